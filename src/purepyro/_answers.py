@@ -1,0 +1,241 @@
+"""The effect handler at the heart of ``apply``.
+
+It answers each ``pyro.param`` from an explicit dict and each ``pyro.sample`` from an explicit
+key, or from given values, and checks what it hands out and what it is handed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from pyro.distributions import constraints
+from torch import Tensor
+from torch.distributions import transform_to
+from torch.distributions.constraints import Constraint
+
+from ._boundary import Msg, is_full_plate, let_subsample, message_distribution
+from ._errors import (
+    DtypeError,
+    MissingNameError,
+    ShapeError,
+    SupportError,
+    describe,
+    near,
+)
+from ._sites import is_exempt
+from ._substitute import Substitute
+from .random import Key, keyed, name_key
+from .random._concrete import concrete
+from .random._mode import draw
+
+
+class Answers:
+    """Answers for one run, and the names that were asked for.
+
+    Args:
+        params: Unconstrained values of parameters.
+        key: Each draw depends on it and on the site's name.
+        values: Values of latent sites, in place of draws.
+        substitute: Takes note of the ``torch.nn`` parameters that a plain Pyro model registers.
+        collect: Whether a parameter that is not in ``params`` is added, at its initial value.
+        draws: Whether sites without a value are drawn; if not, they are an error.
+    """
+
+    def __init__(
+        self,
+        params: Mapping[str, Tensor],
+        key: Key,
+        values: Mapping[str, Tensor],
+        substitute: Substitute | None = None,
+        *,
+        collect: bool = False,
+        draws: bool = True,
+    ) -> None:
+        self.params = dict(params)
+        self.values = values
+        self.constraints: dict[str, Constraint] = {}
+        self.params_read: set[str] = set()
+        self.values_read: set[str] = set()
+        self._key = key
+        self._substitute = substitute
+        self._collect = collect
+        self._draws = draws
+
+    def answer(self, msg: Msg) -> bool:
+        """Serve a message that no handler served; ``False`` if it is none of ours."""
+        if msg["type"] == "sample":
+            if msg["value"] is None:
+                msg["value"] = self._sample(msg)
+            elif msg["is_observed"]:
+                _check_observed(msg)
+        elif msg["type"] == "param" and msg["value"] is None:
+            msg["value"] = self._param(msg)
+        else:
+            return False
+        msg["done"] = True
+        return True
+
+    def _sample(self, msg: Msg) -> Tensor:
+        name, fn = str(msg["name"]), message_distribution(msg)
+        if is_full_plate(fn):
+            indices: Tensor = fn()
+            return indices
+        if name in self.values:
+            self.values_read.add(name)
+            return _checked_value(name, fn, self.values[name])
+        if not self._draws:
+            raise MissingNameError(
+                f"The values have none for the site {name!r}, so the log density is not defined. "
+                f"{near(name, self.values)} Give a value for every latent site, as "
+                "trace(...)[1].latents does."
+            )
+        thunk = partial(fn, *msg["args"], **msg["kwargs"])
+        return draw(name_key(self._key, name), thunk)
+
+    def _param(self, msg: Msg) -> Tensor:
+        name, init = str(msg["name"]), msg["args"][1] if len(msg["args"]) > 1 else None
+        constraint = msg["kwargs"].get("constraint", constraints.real)
+        if name not in self.params:
+            if not self._collect:
+                raise MissingNameError(
+                    f"The params have no {name!r}, which the model reads. "
+                    f"{near(name, self.params)} Start from init(model, key), or from "
+                    "init(model, key, *args) if pyro.param statements make parameters."
+                )
+            self.params[name] = self._initial(name, init, constraint)
+        unconstrained = self.params[name]
+        if isinstance(init, Tensor):
+            _check_like(name, unconstrained, init, constraint)
+        self.params_read.add(name)
+        self.constraints[name] = constraint
+        value = unconstrained if constraint is constraints.real else _map(constraint, unconstrained)
+        if self._substitute is not None and isinstance(init, torch.nn.Parameter):
+            self._substitute.register(init, value)
+        if msg["kwargs"].get("event_dim") is not None:
+            value = let_subsample(value, unconstrained)
+        return value
+
+    def _initial(self, name: str, init: object, constraint: Constraint) -> Tensor:
+        if init is None:
+            raise MissingNameError(
+                f"The statement pyro.param({name!r}) has no initial value, so there is nothing to "
+                "start from. Write pyro.param(name, initial_tensor)."
+            )
+        value = init
+        if callable(init) and not isinstance(init, Tensor):
+            with keyed(name_key(self._key, name)):
+                value = init()
+        if not isinstance(value, Tensor):
+            raise DtypeError(
+                f"The initial value of the parameter {name!r} is {describe(value)}, which is no "
+                "Tensor. Write for example torch.tensor(1.0)."
+            )
+        _check_initial(name, value, constraint)
+        return _unmap(constraint, value).detach().clone()
+
+
+def _map(constraint: Constraint, unconstrained: Tensor) -> Tensor:
+    value: Tensor = transform_to(constraint)(unconstrained)
+    return value
+
+
+def _unmap(constraint: Constraint, value: Tensor) -> Tensor:
+    unconstrained: Tensor = transform_to(constraint).inv(value)
+    return unconstrained
+
+
+def _check_initial(name: str, value: Tensor, constraint: Constraint) -> None:
+    seen = concrete(value.detach())
+    if seen is None:
+        return
+    if not bool(torch.isfinite(seen).all()):
+        raise SupportError(
+            f"The initial value of the parameter {name!r} ({describe(value)}) is not finite, so "
+            "every gradient would be lost from the first step. Start from finite numbers."
+        )
+    if not bool(constraint.check(seen).all()):
+        raise SupportError(
+            f"The initial value of the parameter {name!r} ({describe(value)}, from {_span(seen)}) "
+            f"does not satisfy its constraint {constraint}. Start from a value inside it."
+        )
+
+
+def _check_like(name: str, given: Tensor, init: Tensor, constraint: Constraint) -> None:
+    shape = torch.Size(transform_to(constraint).inverse_shape(init.shape))
+    check_param(name, given, shape, init.dtype)
+
+
+def check_param(name: str, given: object, shape: torch.Size, dtype: torch.dtype) -> None:
+    """Refuse an unconstrained parameter of another shape or dtype than declared."""
+    if not isinstance(given, Tensor):
+        raise DtypeError(
+            f"The parameter {name!r} is {describe(given)}, which is no Tensor. "
+            f"Write torch.tensor({describe(given)})."
+        )
+    if given.dtype != dtype:
+        short = str(dtype).removeprefix("torch.")
+        raise DtypeError(
+            f"The parameter {name!r} is {describe(given)}, but the model declares {short}. A mix "
+            f"of dtypes fails later, or is silently slow. Write params[{name!r}].to({dtype}), or "
+            "change the model by to(model, dtype)."
+        )
+    if given.shape != shape:
+        raise ShapeError(
+            f"The parameter {name!r} has the shape {list(given.shape)}, but the model declares "
+            f"{list(shape)} (unconstrained). Broadcasting it would change the model. Start from "
+            "init(model, key); for a stack of parameters, vmap over it."
+        )
+
+
+def _check_observed(msg: Msg) -> None:
+    name, fn, value = msg["name"], msg["fn"], msg["value"]
+    if is_exempt(msg) or not hasattr(fn, "batch_shape"):
+        return
+    if not isinstance(value, Tensor):
+        raise DtypeError(
+            f"The observed value of the site {name!r} is {describe(value)}, which is no Tensor. "
+            "Write torch.as_tensor(value)."
+        )
+    _check_shape(name, fn, value, "observed value")
+
+
+def _check_shape(name: object, fn: object, value: Tensor, what: str) -> None:
+    batch, event = tuple(getattr(fn, "batch_shape", ())), tuple(getattr(fn, "event_shape", ()))
+    if tuple(value.shape) != batch + event:
+        raise ShapeError(
+            f"The {what} of the site {name!r} is {describe(value)}, but its distribution "
+            f"{type(fn).__name__} has batch shape {list(batch)} and event shape {list(event)}. "
+            "Broadcasting would count data several times, so the shape must be exactly "
+            f"{list(batch + event)}. Reshape the value (squeeze, unsqueeze), or the distribution "
+            "(expand, to_event, or a plate around it)."
+        )
+
+
+def _checked_value(name: str, fn: object, value: object) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise DtypeError(
+            f"The value of the site {name!r} is {describe(value)}, which is no Tensor. "
+            "Write torch.as_tensor(value)."
+        )
+    if not hasattr(fn, "batch_shape"):
+        return value
+    _check_shape(name, fn, value, "value")
+    support = getattr(fn, "support", None)
+    seen = concrete(value)
+    if isinstance(support, Constraint) and seen is not None:
+        holds = concrete(support.check(seen))
+        if holds is not None and not bool(holds.all()):
+            raise SupportError(
+                f"The value of the site {name!r} ({describe(value)}, from {_span(seen)}) lies "
+                f"outside the support {support} of its {type(fn).__name__}, where the density is "
+                "zero. Values are constrained ones: give a value inside the support."
+            )
+    return value
+
+
+def _span(value: Tensor) -> str:
+    if not value.numel():
+        return "no numbers"
+    return f"{value.min().item():.4g} to {value.max().item():.4g}"

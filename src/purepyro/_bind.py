@@ -1,0 +1,95 @@
+"""Binding: the copy of a Module tree on which one run computes.
+
+In the copy each Module knows its path and its scope, and each ``torch.nn`` module computes with
+the run's values in place of its own parameters. The originals are never touched, so runs cannot
+see one another.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import attrs
+import pyro
+from torch import Tensor, nn
+
+from ._buffers import ACTIVE
+from ._node import Node, copy_of, fields_of, map_children, parameters_of
+from ._scope import BINDING, OVERRIDES, Binding, Scope, join
+from ._skeleton import skeleton, swap
+
+
+def is_bound(node: Node) -> bool:
+    """Whether ``node`` is a copy that takes part in a run."""
+    return BINDING in node.__dict__
+
+
+def bind(root: Node) -> Node:
+    """The copy of ``root`` and all below it for one run.
+
+    Emits the effects of the ``torch.nn`` parameters in the tree; those of declared fields come
+    when they are read.
+    """
+    binder = _Binder()
+    bound = binder.node(root, "")
+    # Last, since the prior of a network's parameter may read any field of the tree.
+    binder.fill_nets()
+    return bound
+
+
+@attrs.frozen
+class _Net:
+    """A ``torch.nn`` module of the tree with its copy, its path, and the Module that holds it."""
+
+    net: nn.Module
+    copy: nn.Module
+    path: str
+    owner: Node
+    local_path: str
+
+
+class _Binder:
+    """Copies one tree; an object met twice is copied once."""
+
+    def __init__(self) -> None:
+        self._scope = Scope()
+        self._copies: dict[int, Node] = {}
+        self._nets: dict[int, _Net] = {}
+
+    def node(self, node: Node, path: str) -> Node:
+        if id(node) in self._copies:
+            return self._copies[id(node)]
+        copy = self._copies[id(node)] = copy_of(node)
+        copy.__dict__[BINDING] = Binding(self._scope, path)
+        for name, value in fields_of(node):
+            copy.__dict__[name] = self._value(value, name, copy, path)
+        return copy
+
+    def _value(self, value: object, local_path: str, owner: Node, owner_path: str) -> object:
+        if isinstance(value, Node):
+            return self.node(value, join(owner_path, local_path))
+        if isinstance(value, nn.Module):
+            path = join(owner_path, local_path)
+            if id(value) not in self._nets:
+                self._nets[id(value)] = _Net(value, skeleton(value), path, owner, local_path)
+            return self._nets[id(value)].copy
+        visit = partial(self._value, owner=owner, owner_path=owner_path)
+        return map_children(value, local_path, visit)
+
+    def fill_nets(self) -> None:
+        done: dict[int, Tensor] = {}  # tied parameters, also across networks, are one site
+        for net in self._nets.values():
+            for name, parameter in parameters_of(net.net):
+                if id(parameter) not in done:
+                    done[id(parameter)] = self._parameter(net, name, parameter)
+            swap(net.copy, done)
+            buffers = ACTIVE.get()
+            if buffers is not None:
+                swap(net.copy, buffers.hand_out(net.path, net.net, net.copy))
+
+    def _parameter(self, net: _Net, name: str, parameter: nn.Parameter) -> Tensor:
+        path = join(net.path, name)
+        declaration = net.owner.__dict__.get(OVERRIDES, {}).get(join(net.local_path, name))
+        if declaration is not None:
+            return self._scope.read(path, net.owner, declaration)
+        return pyro.param(path, parameter.detach().clone)

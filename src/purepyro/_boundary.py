@@ -1,0 +1,191 @@
+"""The one place that touches what Pyro and torch keep private or leave untyped.
+
+All that is here has a typed face, so that the rest of the package needs no ``Any`` and no
+ignore comment. When a new release of Pyro or torch moves something, this is the file to mend.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import partial
+from types import MethodType, TracebackType
+from typing import Any, TypeAlias, cast
+
+import optree
+import pyro
+import pyro.nn.module as pyro_module
+import torch
+from pyro.distributions import Distribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions.util import scale_and_mask as _scale_and_mask
+from pyro.infer.util import MultiFrameTensor
+from pyro.poutine import runtime
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger, _bound_partial
+from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.trace_messenger import TraceHandler
+from torch import Tensor
+
+Plates: TypeAlias = tuple[CondIndepStackFrame, ...]
+# Pyro's message: a TypedDict whose keys are all optional, though all are always there.
+Msg: TypeAlias = Any
+
+# Pyro keeps its handler stack and plate dimensions in process-wide lists, so runs take turns.
+# Re-entrant: a model may itself call `apply`.
+_LOCK = threading.RLock()
+
+_PYRO_MODULE: Any = pyro_module
+functorch: Any = cast("Any", torch._C)._functorch
+
+
+class Hermetic:
+    """A stretch of code in which Pyro's process-wide state belongs to one run alone.
+
+    Inside, the handler stack holds only ``messenger``, no plate dimension is taken, PyroModules
+    keep their parameters to themselves, and ``answer`` serves every message that no handler
+    answered, in place of Pyro's default (which reads the parameter store and torch's global
+    generator). Serving the default, rather than being a handler, is what reaches the sites that
+    ``poutine.block`` hides. All is put back on the way out, also after an exception.
+    """
+
+    def __init__(self, messenger: Messenger, answer: Callable[[Msg], bool]) -> None:
+        self._messenger = messenger
+        self._answer = answer
+
+    def __enter__(self) -> None:
+        _LOCK.acquire()
+        self._stack = runtime._PYRO_STACK[:]
+        self._dims = runtime._DIM_ALLOCATOR._stack[:]
+        self._default = runtime.default_process_message
+        self._local_params = _PYRO_MODULE._MODULE_LOCAL_PARAMS
+        runtime._PYRO_STACK[:] = [self._messenger]
+        runtime._DIM_ALLOCATOR._stack.clear()
+        runtime.default_process_message = self._default_process_message
+        _PYRO_MODULE._MODULE_LOCAL_PARAMS = True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        runtime._PYRO_STACK[:] = self._stack
+        runtime._DIM_ALLOCATOR._stack[:] = self._dims
+        runtime.default_process_message = self._default
+        _PYRO_MODULE._MODULE_LOCAL_PARAMS = self._local_params
+        _LOCK.release()
+
+    def _default_process_message(self, msg: Msg) -> None:
+        if not self._answer(msg):
+            self._default(msg)
+
+
+def is_full_plate(fn: object) -> bool:
+    """Whether ``fn`` is the index draw of a plate that is not subsampled: no randomness in it."""
+    return isinstance(fn, _Subsample) and (
+        fn.subsample_size is None or fn.subsample_size >= fn.size
+    )
+
+
+def is_subsample(fn: object) -> bool:
+    """Whether ``fn`` is the index draw of a plate."""
+    return isinstance(fn, _Subsample)
+
+
+def wrapped_by(fn: object) -> object | None:
+    """What a ``poutine`` wrapper, a ``functools.partial`` or a bound method calls in the end."""
+    if isinstance(fn, _bound_partial):
+        return fn.func
+    if isinstance(fn, partial):
+        # poutine handlers are partial(_context_wrap, messenger, fn)
+        return fn.args[1] if len(fn.args) >= 2 and isinstance(fn.args[0], Messenger) else fn.func
+    if isinstance(fn, TraceHandler):
+        return fn.fn
+    if isinstance(fn, MethodType):
+        return fn.__self__
+    return None
+
+
+def scale_and_mask(log_prob: Tensor, scale: Tensor | float, mask: Tensor | bool | None) -> Tensor:
+    """``scale * log_prob`` where ``mask`` holds, else zero, without idle operations."""
+    result: Tensor = _scale_and_mask(log_prob, scale, mask)
+    return result
+
+
+def tensors_in(tree: object) -> Iterable[Tensor]:
+    """The tensors among the leaves of a pytree."""
+    leaves: list[Any] = optree.tree_leaves(tree)  # type: ignore[arg-type]
+    return (leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+
+def is_batched(tensor: Tensor) -> bool:
+    """Whether ``vmap`` is at work on ``tensor``."""
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_batchedtensor(tensor):
+            return True
+        tensor = functorch.get_unwrapped(tensor)
+    return False
+
+
+def message_infer(msg: Msg) -> dict[str, object]:
+    """The ``infer`` settings of a message."""
+    return dict(msg["infer"] or {})
+
+
+def message_distribution(msg: Msg) -> TorchDistributionMixin:
+    """The distribution of a sample message."""
+    fn: TorchDistributionMixin = cast("Any", msg["fn"])
+    return fn
+
+
+def message_value(msg: Msg) -> Tensor:
+    """The value of a message that was served."""
+    value: Tensor = cast("Any", msg["value"])
+    return value
+
+
+def let_subsample(value: Tensor, unconstrained: Tensor) -> Tensor:
+    """``value``, so marked that a plate can subsample it as the value of a ``pyro.param``.
+
+    The plate asks the value for its unconstrained tensor, and leaves a note on that; both are views
+    here, so that the tensors given to the run stay as they are.
+    """
+    marked = value.view_as(value)
+    setattr(marked, "unconstrained", partial(unconstrained.view_as, unconstrained))  # noqa: B010
+    return marked
+
+
+def summed_to(plates: Plates, terms: Iterable[tuple[Plates, Tensor]]) -> Tensor:
+    """The sum of all terms, each summed over the plates that are not among ``plates``."""
+    frames: Any = MultiFrameTensor
+    total: Tensor = frames(*terms).sum_to(plates)
+    return total
+
+
+def signature(tree: object) -> Hashable | None:
+    """The structure of a pytree with the shapes of its tensors; ``None`` if it cannot be hashed."""
+    leaves: list[Any]
+    leaves, structure = optree.tree_flatten(tree)  # type: ignore[arg-type]
+    parts = tuple(
+        (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else (type(leaf), leaf)
+        for leaf in leaves
+    )
+    try:
+        hash(parts)
+    except TypeError:
+        return None
+    return structure, parts
+
+
+def emit_sample(name: str, fn: Distribution, infer: Mapping[str, object]) -> Tensor:
+    """``pyro.sample`` at ``name``."""
+    statement: Callable[..., Tensor] = pyro.sample
+    return statement(name, fn, infer=dict(infer))
+
+
+def generators() -> list[torch.Generator]:
+    """Torch's global generators, of the CPU and of the GPUs in use."""
+    cuda_in_use: Callable[[], bool] = torch.cuda.is_initialized
+    cuda = torch.cuda.default_generators if cuda_in_use() else ()
+    return [torch.default_generator, *cuda]

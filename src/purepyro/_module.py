@@ -1,0 +1,250 @@
+"""``Module``: frozen attrs classes whose parameters and random variables are declared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar, dataclass_transform, get_origin
+
+import attrs
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ._bind import bind, is_bound
+from ._errors import DeclarationError, FrozenError, describe
+from ._fields import Field, PyroParam, static
+from ._node import Node, children, map_children
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class HasForward(Protocol[P, R_co]):
+    """Anything with a ``forward``; carries its signature to ``__call__`` and beyond."""
+
+    def forward(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """The computation."""
+        ...
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(attrs.field, static))
+class Module(Node):
+    """The base class of models: declares parameters and random variables, and holds none.
+
+    Each subclass becomes a frozen attrs class. Annotated names are plain fields: settings,
+    tensors, submodules, ``torch.nn`` modules, and tuples, lists and dicts of these.
+    ``PyroParam`` and ``PyroSample`` declare the rest. ``forward`` computes with all of them.
+
+    Called outside of ``apply``, a Module is an ordinary Pyro model: it emits ``pyro.param`` and
+    ``pyro.sample`` statements, so all of ``pyro.infer`` and ``pyro.poutine`` works on it. Instances
+    are equal only to themselves, and can be pickled and copied.
+
+    Raises:
+        DeclarationError: when a class or an instance is declared wrongly.
+        FrozenError: when an attribute is assigned or deleted.
+
+    Source: ``pyro.nn.PyroModule``; the frozen-class design follows Equinox.
+
+    Example:
+        >>> import torch, pyro.distributions as dist
+        >>> from purepyro import Module, PyroSample, apply, random
+        >>> class Linear(Module):
+        ...     size: int
+        ...     bias = PyroSample(dist.Normal(0.0, 1.0))
+        ...
+        ...     @PyroSample
+        ...     def weight(self):
+        ...         return dist.Normal(torch.zeros(self.size), 1.0).to_event(1)
+        ...
+        ...     def forward(self, x):
+        ...         return x @ self.weight + self.bias
+        >>> model = Linear(size=3)
+        >>> model
+        Linear(size=3)
+        >>> apply(model, {}, random.key(0), torch.ones(5, 3)).shape
+        torch.Size([5])
+    """
+
+    __declarations__: ClassVar[Mapping[str, Field[Any]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.__declarations__ = _declarations(cls)
+        attrs.frozen(slots=False, eq=False, repr=False, field_transformer=_guard_fields)(cls)
+        # attrs puts its own pair here; ours say what to write instead.
+        del cls.__setattr__, cls.__delattr__
+
+    def __call__(self: HasForward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Run ``forward``: inside a run as part of it, outside as an ordinary Pyro model."""
+        node = _runnable(self)
+        return node.forward(*args, **kwargs)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise FrozenError(_frozen_message(type(self).__name__, name, "assigned"))
+
+    def __delattr__(self, name: str) -> None:
+        raise FrozenError(_frozen_message(type(self).__name__, name, "deleted"))
+
+    def __repr__(self) -> str:
+        shown = ", ".join(
+            f"{field.name}={_shown(getattr(self, field.name))}"
+            for field in attrs.fields(type(self))
+            if field.repr
+        )
+        return f"{type(self).__name__}({shown})"
+
+
+Runnable = TypeVar("Runnable")
+
+
+def _runnable(module: Runnable) -> Runnable:
+    """``module`` itself in a run, else its copy for a run of its own."""
+    if not isinstance(module, Module) or is_bound(module):
+        return module
+    if not callable(getattr(module, "forward", None)):
+        raise DeclarationError(
+            f"{type(module).__name__} was called, but has no forward, so there is nothing to run. "
+            "Define `def forward(self, ...)`, or read its fields from a Module that holds it."
+        )
+    bound = bind(module)
+    assert isinstance(bound, type(module))
+    return bound
+
+
+def _declarations(cls: type[Module]) -> dict[str, Field[Any]]:
+    """The declarations of a class and its bases, by name; refuses what cannot be meant."""
+    declarations: dict[str, Field[Any]] = {}
+    for base in reversed(cls.__mro__[1:]):
+        own = vars(base).get("__declarations__", {})
+        declarations.update(own)
+    annotations = vars(cls).get("__annotations__", {})
+    for name, value in vars(cls).items():
+        if isinstance(value, Field):
+            _check_declaration(cls, name, value, annotated=name in annotations)
+            declarations[name] = value
+        else:
+            declarations.pop(name, None)  # a plain attribute overrides an inherited declaration
+            _check_attribute(cls, name, value, annotated=name in annotations)
+    for name in annotations:
+        if name not in vars(cls):
+            declarations.pop(name, None)
+    return declarations
+
+
+def _check_declaration(cls: type, name: str, value: Field[Any], *, annotated: bool) -> None:
+    where, kind = f"{cls.__name__}.{name}", type(value).__name__
+    if annotated:
+        raise DeclarationError(
+            f"{where} has an annotation and is a {kind}. An annotation makes a plain field, which "
+            f"the constructor takes. Write `{name} = {kind}(...)` without annotation; its type is "
+            "Tensor anyway."
+        )
+    if value.name != name:
+        raise DeclarationError(
+            f"{where} is the same {kind} object as {value.name!r}. A declaration is named by its "
+            f"attribute, so it cannot be two. Write {name} = {kind}(...) anew."
+        )
+    if (value.init if isinstance(value, PyroParam) else getattr(value, "prior", None)) is None:
+        raise DeclarationError(
+            f"{where} is declared by {kind}() without "
+            f"{'an initial value' if isinstance(value, PyroParam) else 'a prior'}. Give it one, or "
+            f"use it as a decorator: `@{kind}(...)` above `def {name}(self)`."
+        )
+
+
+def _check_attribute(cls: type, name: str, value: object, *, annotated: bool) -> None:
+    where = f"{cls.__name__}.{name}"
+    if name.startswith("__") or _is_classvar(vars(cls).get("__annotations__", {}).get(name)):
+        return
+    if isinstance(value, Tensor) and not annotated:
+        raise DeclarationError(
+            f"{where} is a Tensor ({describe(value)}) where a declaration belongs. Write "
+            f"`{name} = PyroParam(tensor)` to learn it, `{name} = PyroSample(prior)` to draw it, "
+            f"or `{name}: Tensor = tensor` for a constant."
+        )
+    if isinstance(value, (Node, nn.Module)) and not annotated:
+        raise DeclarationError(
+            f"{where} is a {type(value).__name__} without annotation, so it is no field and takes "
+            f"no part in runs. Write `{name}: {type(value).__name__}` and pass it to the "
+            "constructor."
+        )
+    if annotated and _is_mutable(value):
+        raise DeclarationError(
+            f"{where} has the mutable default {describe(value)}, which all instances would share. "
+            f"Write `{name}: ... = attrs.field(factory=...)`, or a tuple."
+        )
+
+
+def _is_classvar(annotation: object) -> bool:
+    if isinstance(annotation, str):
+        return annotation.removeprefix("typing.").startswith("ClassVar")
+    return annotation is ClassVar or get_origin(annotation) is ClassVar
+
+
+def _is_mutable(value: object) -> bool:
+    return isinstance(value, nn.Module) or type(value).__hash__ is None
+
+
+def _guard_fields(cls: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """Let every field of a class check its value, and keep containers of its own."""
+    return [_guarded(field) for field in fields]
+
+
+def _guarded(field: attrs.Attribute[Any]) -> attrs.Attribute[Any]:
+    if field.metadata.get("static") or field.metadata.get("guarded"):  # set, or inherited
+        return field
+    own = [field.validator] if field.validator else []
+    return field.evolve(
+        metadata={**field.metadata, "guarded": True},
+        validator=attrs.validators.and_(_check_value, *own),
+        converter=attrs.converters.pipe(*([field.converter] if field.converter else []), _owned),
+    )
+
+
+def _owned(value: object) -> object:
+    """Containers as new ones, so that a later change of the caller's does not reach us."""
+    return map_children(value, "", lambda item, _: _owned(item))
+
+
+def _check_value(instance: object, field: attrs.Attribute[Any], value: object) -> None:
+    where = f"{type(instance).__name__}.{field.name}"
+    if isinstance(value, Field):
+        raise DeclarationError(
+            f"The plain field {where} was given a {type(value).__name__}. Declarations stand in "
+            f"the class body: write `{field.name} = {type(value).__name__}(...)` there without "
+            "annotation, or swap one by replace(model, {path: declaration})."
+        )
+    if isinstance(value, PyroModule):
+        raise DeclarationError(
+            f"The field {where} was given a PyroModule ({type(value).__name__}), which keeps its "
+            "parameters and names to itself. Declare a Module in its place, or run the PyroModule "
+            "as the model itself: apply(pyro_module, params, key, ...)."
+        )
+    _check_names(where, value)
+
+
+def _check_names(where: str, value: object) -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if isinstance(item, (Node, nn.Module)) and not _is_path_part(name):
+                raise DeclarationError(
+                    f"The dict in {where} has a submodule under {name!r}. The key becomes a part "
+                    "of a dotted path, so it must be a string without dots."
+                )
+    for name, item in children(value) if isinstance(value, (tuple, list, dict)) else ():
+        _check_names(f"{where}.{name}", item)
+
+
+def _is_path_part(name: object) -> bool:
+    return isinstance(name, str) and bool(name) and "." not in name
+
+
+def _shown(value: object) -> str:
+    return describe(value) if isinstance(value, Tensor) else repr(value)
+
+
+def _frozen_message(owner: str, name: str, what: str) -> str:
+    return (
+        f"{owner}.{name} was {what}, but a Module never changes: runs, copies and compiled code "
+        "rely on it. Write replace(model, {path: new}) for a changed copy; parameters change in "
+        "the params dict."
+    )

@@ -1,0 +1,131 @@
+"""Draws from the posterior predictive, or the prior predictive, distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, ParamSpec
+
+import attrs
+import torch
+from torch import Tensor
+
+from .._errors import DeclarationError, ShapeError, UnknownNameError, describe, near
+from .._execute import Setting, execute
+from .._sites import Site
+from .._types import Values
+from ..random import Key, fold_in, split
+from ..random._reuse import consume, unchecked
+from ._elbo import feeds_model
+
+P = ParamSpec("P")
+
+
+@attrs.frozen
+class Predictive(Generic[P]):
+    """Runs a model many times, at draws of its latent sites; all runs are one ``vmap``.
+
+    Attributes:
+        model: Any model that ``apply`` takes.
+        posterior_samples: Draws of latent sites by name, each of shape ``(num_samples, ...)``.
+        guide: A guide to draw the latent sites from instead.
+        params: Unconstrained parameters of model and guide, such as ``state.params`` of SVI.
+        num_samples: How many runs; known from ``posterior_samples`` if these are given. With
+            neither these nor a guide, latent sites are drawn from the prior.
+        return_sites: The names of the sites to return; by default all that were not given: new
+            random sites and deterministic ones.
+        chunk_size: How many runs to hold in memory at once; ``None``: all.
+
+    Source: ``pyro.infer.Predictive``.
+
+    Example:
+        >>> import torch, pyro, pyro.distributions as dist
+        >>> from purepyro import random
+        >>> from purepyro.infer import Predictive
+        >>> def model(x):
+        ...     slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+        ...     pyro.sample("y", dist.Normal(slope * x, 0.1).to_event(1))
+        >>> prior = Predictive(model, num_samples=7)
+        >>> draws = prior(random.key(0), torch.ones(3))
+        >>> {name: list(value.shape) for name, value in draws.items()}
+        {'slope': [7], 'y': [7, 3]}
+    """
+
+    model: Callable[P, object]
+    posterior_samples: Values | None = attrs.field(default=None, kw_only=True)
+    guide: Callable[..., object] | None = attrs.field(default=None, kw_only=True)
+    params: Values = attrs.field(factory=dict, kw_only=True)
+    num_samples: int | None = attrs.field(default=None, kw_only=True)
+    return_sites: Sequence[str] | None = attrs.field(default=None, kw_only=True)
+    chunk_size: int | None = attrs.field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if self.posterior_samples is not None and self.guide is not None:
+            raise DeclarationError(
+                "Predictive got both posterior_samples and a guide, so it cannot know which to "
+                "draw the latent sites from. Give one of them."
+            )
+        _count(self.posterior_samples, self.num_samples)
+
+    def __call__(self, key: Key, /, *args: P.args, **kwargs: P.kwargs) -> dict[str, Tensor]:
+        """The draws, by site name, each of shape ``(num_samples, *site shape)``.
+
+        Args:
+            key: Run number ``i`` uses ``fold_in(key, i)``, whatever ``num_samples`` is.
+            *args: Arguments of model and guide.
+            **kwargs: The same, by name.
+
+        Raises:
+            UnknownNameError: if ``return_sites`` names no site.
+        """
+        consume(key, "Predictive")
+        given = dict(self.posterior_samples or {})
+        count = _count(given, self.num_samples)
+
+        def one(key: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
+            values = given
+            if self.guide is not None:
+                guided = execute(
+                    self.guide, Key(key), args, kwargs, Setting(params=self.params)
+                ).sites
+                values = {name: site.value for name, site in guided.items() if feeds_model(site)}
+            # A key of its own: the guide's draws must not come back at sites it has no part in.
+            key = fold_in(Key(key), 0)
+            setting = Setting(params=self.params, values=values)
+            outcome = execute(self.model, Key(key), args, kwargs, setting)
+            return self._selected(outcome.sites, values)
+
+        with unchecked():
+            keys = split(key, count)
+        return torch.vmap(one, chunk_size=self.chunk_size)(keys, given)
+
+    def _selected(self, sites: Mapping[str, Site], values: Values) -> dict[str, Tensor]:
+        shown = {n: s.value for n, s in sites.items() if s.kind not in ("factor", "subsample")}
+        if self.return_sites is None:
+            return {
+                name: value
+                for name, value in shown.items()
+                if sites[name].kind != "observed" and name not in values
+            }
+        for name in self.return_sites:
+            if name not in shown:
+                raise UnknownNameError(
+                    f"return_sites has {name!r}, which names no site; {near(name, shown)}"
+                )
+        return {name: shown[name] for name in self.return_sites}
+
+
+def _count(samples: Values | None, num_samples: int | None) -> int:
+    """How many runs there are to be."""
+    sizes = {name: value.shape[0] if value.ndim else 0 for name, value in (samples or {}).items()}
+    if len(set(sizes.values())) > 1:
+        raise ShapeError(
+            f"posterior_samples have different numbers of draws, {sizes}, so they cannot be run "
+            "together. The first dimension of each is the draws."
+        )
+    count = num_samples if not sizes else next(iter(sizes.values()))
+    if count is None or count < 1 or (num_samples is not None and num_samples != count):
+        raise ShapeError(
+            f"Predictive got num_samples={describe(num_samples)} and posterior_samples with "
+            f"{count} draws. Give num_samples >= 1, or posterior_samples with as many draws."
+        )
+    return count

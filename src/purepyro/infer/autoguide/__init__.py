@@ -1,0 +1,5 @@
+"""Guides made from a model."""
+
+from ._normal import AutoNormal
+
+__all__ = ["AutoNormal"]

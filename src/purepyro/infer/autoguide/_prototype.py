@@ -1,0 +1,132 @@
+"""What a guide must know of its model's latent sites before it can draw them.
+
+The facts (names, shapes, supports, plates) come from one run of the model, on the first arguments
+of each signature. They hold for all arguments of the same shapes, since a model's structure may
+not depend on the numbers in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.distributions import biject_to
+from torch.distributions.constraints import Constraint, independent, real
+
+from ..._boundary import Plates, signature
+from ..._errors import DeclarationError
+from ..._execute import Setting, execute
+from ..._sites import Site
+from ...random import key
+from ...random._concrete import concrete
+
+
+@attrs.frozen
+class Latent:
+    """One latent site of a model; plates at their full size."""
+
+    name: str
+    plates: Plates
+    support: Constraint
+    event_dim: int
+    shape: torch.Size
+    unconstrained_shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def unconstrained_event_dim(self) -> int:
+        """How many of the rightmost unconstrained dimensions belong to one event."""
+        return self.event_dim + len(self.unconstrained_shape) - len(self.shape)
+
+    @property
+    def is_real(self) -> bool:
+        """Whether constrained and unconstrained values are the same."""
+        support = self.support
+        while isinstance(support, independent):
+            support = support.base_constraint
+        return support is real
+
+
+class Prototypes:
+    """The latent sites of a model, remembered by the signature of its arguments."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, list[Latent]] = {}
+
+    def of(
+        self, model: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> list[Latent]:
+        """The latent sites of ``model`` on such arguments, in the order of the run."""
+        name = signature((args, dict(kwargs)))
+        if name is not None and name in self._known:
+            return self._known[name]
+        latents, plain = _latents(model, args, kwargs)
+        if name is not None and plain:
+            self._known[name] = latents
+        return latents
+
+
+def _latents(
+    model: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[list[Latent], bool]:
+    """The latent sites, and whether what is known of them may be kept for later runs."""
+    with torch.no_grad():
+        # Two runs, since a support that moves with other draws shows only so.
+        first, second = (
+            execute(model, key(seed), args, kwargs, Setting(collect=True)).sites for seed in (0, 1)
+        )
+    sites = [site for site in first.values() if site.kind == "latent" and not site.auxiliary]
+    plain = True
+    for site in sites:
+        bounds = [_tensors(s.fn.support) for s in (site, second[site.name])]
+        seen = [[concrete(t) for t in tensors] for tensors in bounds]
+        plain = plain and None not in seen[0]
+        if any(
+            a is not None and b is not None and not torch.equal(a, b)
+            for a, b in zip(*seen, strict=True)
+        ):
+            raise DeclarationError(
+                f"The support {site.fn.support} of the latent site {site.name!r} depends on other "
+                "random sites, so no fixed transform maps onto it. Draw a site with a fixed "
+                "support, such as Uniform(0, 1), and compute this one from it."
+            )
+    return [_latent(site) for site in sites], plain
+
+
+def _latent(site: Site) -> Latent:
+    support: Constraint = site.fn.support
+    if support.is_discrete:
+        raise DeclarationError(
+            f"The latent site {site.name!r} is discrete ({type(site.fn).__name__}), which a normal "
+            "guide cannot fit. Sum it out in the model, observe it, or write a guide by hand."
+        )
+    event_dim, shape = site.fn.event_dim, list(site.value.shape)
+    for frame in site.plates:
+        if frame.dim is not None and frame.full_size is not None:
+            shape[frame.dim - event_dim] = frame.full_size
+    full = torch.Size(shape)
+    return Latent(
+        site.name,
+        site.plates,
+        support,
+        event_dim,
+        full,
+        torch.Size(biject_to(support).inverse_shape(full)),
+        site.value.dtype,
+        site.value.device,
+    )
+
+
+def _tensors(constraint: object) -> list[Tensor]:
+    """The tensors a constraint is made of, such as the bounds of an interval."""
+    if isinstance(constraint, Tensor):
+        return [constraint]
+    if isinstance(constraint, (list, tuple)):
+        return [t for item in constraint for t in _tensors(item)]
+    if isinstance(constraint, Constraint):
+        return [t for item in vars(constraint).values() for t in _tensors(item)]
+    return []

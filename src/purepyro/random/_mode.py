@@ -1,0 +1,147 @@
+"""`keyed`: a block in which torch's random calls draw from a key."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
+from typing import Any, Self, TypeVar
+
+from torch.overrides import TorchFunctionMode
+
+from ._composites import COMPOSITES, INITIALISERS, unchecked
+from ._key import Key, check_key
+from ._reuse import consume
+from ._source import KeySource
+from ._steady import STEADY
+from ._table import HIDDEN, KEYED
+
+T = TypeVar("T")
+
+
+class _Thread(threading.local):
+    """The innermost mode that is on in this thread."""
+
+    mode: KeyedRandom | None = None
+
+
+_THREAD = _Thread()
+
+
+class KeyedRandom(TorchFunctionMode):
+    """The mode behind `keyed`."""
+
+    def __init__(self, key: Key, *, steady: bool = False) -> None:
+        super().__init__()
+        self.source = KeySource(key)
+        self.steady = steady
+        self._outer: list[KeyedRandom | None] = []
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._outer.append(_THREAD.mode)
+        _THREAD.mode = self
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        _THREAD.mode = self._outer.pop()
+        super().__exit__(*error)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        handler = KEYED.get(func)
+        if handler is not None:
+            _refuse_generator(func, named)
+            return handler(self.source, *args, **named)
+        if self.steady:
+            steady = STEADY.get(func)
+            if steady is not None:
+                return steady(*args, **named)
+        if type(func) is FunctionType:
+            return self._python(func, args, named)
+        hidden = HIDDEN.get(func)
+        if hidden is not None:
+            hidden(*args, **named)
+        return func(*args, **named)
+
+    def _python(
+        self, func: FunctionType, args: Sequence[Any], named: Mapping[str, Any]
+    ) -> Any:
+        body = INITIALISERS.get(func)
+        if body is None and func in COMPOSITES:
+            body = unchecked(func)
+        if body is None:
+            return func(*args, **named)
+        _refuse_generator(func, named)
+        with self:
+            return body(*args, **named)
+
+
+def keyed(key: Key) -> KeyedRandom:
+    """A block in which every random call of torch draws from `key`.
+
+    The first call draws from the key itself, call j >= 1 from `fold_in(key, 2**62 + j)`. Works with
+    code that knows nothing of keys (`torch.nn.init`, dropout, `torch.distributions`), in eager mode,
+    under `torch.func.vmap` and `grad` and while a graph is traced. The global generator is neither
+    read nor changed.
+
+    Args:
+        key: A single key.
+
+    Returns:
+        A context manager.
+
+    Raises:
+        KeyTypeError: If `key` is no key, or a stack of keys.
+        ValueError: Inside, if a call is given a `generator`, whose state is hidden from the key.
+
+    Example:
+        >>> from purepyro import random
+        >>> with random.keyed(random.key(0)):
+        ...     x = torch.randn(3)
+        >>> torch.equal(x, random.normal(random.key(0), 3))
+        True
+    """
+    checked = check_key(key, single=True)
+    consume(checked, "keyed")
+    return KeyedRandom(checked)
+
+
+def draw(key: Key, fn: Callable[[], T]) -> T:
+    """What `fn()` returns when its random calls draw from `key`.
+
+    As `keyed` without its overhead: a mode that is on already is pointed at `key` for the time.
+    """
+    mode = _THREAD.mode
+    if mode is None:
+        with KeyedRandom(key, steady=True):
+            return fn()
+    source, steady = mode.source, mode.steady
+    mode.source, mode.steady = KeySource(key), True
+    try:
+        return fn()
+    finally:
+        mode.source, mode.steady = source, steady
+
+
+def current_source() -> KeySource:
+    """The keys of the innermost block."""
+    mode = _THREAD.mode
+    if mode is None:
+        raise RuntimeError("There is no keyed block around this draw. Draw by `random.sample`.")
+    return mode.source
+
+
+def _refuse_generator(func: Callable[..., Any], named: Mapping[str, Any]) -> None:
+    if named.get("generator") is not None:
+        raise ValueError(
+            f"`{func.__name__}` is given a `generator` inside a keyed block. A generator changes "
+            "with every draw, so the result would not be a function of the key. Leave `generator` "
+            "out: the call then draws from the key."
+        )

@@ -1,0 +1,61 @@
+"""How the shape of a draw is shared out among the keys of a stack."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .._errors import describe
+from ._key import Key
+
+Shape = int | Sequence[int]
+
+
+class Plan(NamedTuple):
+    """`count` numbers from each of `keys` (*lead, 2), to be reshaped to `shape`."""
+
+    keys: Tensor
+    count: int
+    shape: tuple[int, ...]
+
+
+def flat(shape: tuple[Shape, ...]) -> tuple[int, ...]:
+    """The shape that `*shape` means: some integers, or one sequence of them."""
+    if len(shape) == 1 and not isinstance(shape[0], int):
+        return tuple(shape[0])
+    return tuple(size for size in shape if isinstance(size, int))
+
+
+def plan(key: Key, shape: tuple[int, ...]) -> Plan:
+    """How to draw `shape` from `key`.
+
+    One key draws all of it. The batch of a stack of keys stands for the leading dimensions of
+    `shape`, and broadcasts with them: trailing dimensions that it lacks, or in which it has size 1,
+    are drawn by each key from its own stream.
+
+    Raises:
+        ValueError: If the batch of keys does not broadcast with the leading dimensions.
+    """
+    batch = tuple(key.shape[:-1])
+    if not batch:
+        return Plan(key, prod(shape), shape)
+    if len(batch) > len(shape):
+        raise ValueError(_mismatch(key, shape))
+    lead = len(batch)
+    while lead and batch[lead - 1] == 1:
+        lead -= 1
+    if any(have not in (1, want) for have, want in zip(batch[:lead], shape, strict=False)):
+        raise ValueError(_mismatch(key, shape))
+    keys = key.reshape(*batch[:lead], 2).expand(*shape[:lead], 2)
+    return Plan(keys, prod(shape[lead:]), shape)
+
+
+def _mismatch(key: Key, shape: tuple[int, ...]) -> str:
+    return (
+        f"The keys are {describe(key)} and the shape to draw is {list(shape)}. The batch of a stack "
+        f"of keys, here {list(key.shape[:-1])}, must be the leading dimensions of the shape, so "
+        "that each key draws its own slice. Draw one key's shape under `torch.vmap` instead."
+    )

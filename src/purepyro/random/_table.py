@@ -1,0 +1,76 @@
+"""Which function of torch has which keyed version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from . import _dropout, _factories, _inplace, _parameters
+
+Handler = Callable[..., object]
+
+
+_BY_NAME: Mapping[str, Handler] = {
+    "rand": _factories.rand,
+    "randn": _factories.randn,
+    "rand_like": _factories.rand_like,
+    "randn_like": _factories.randn_like,
+    "randint": _factories.randint,
+    "randint_like": _factories.randint_like,
+    "randperm": _factories.randperm,
+    "normal": _factories.normal,
+    "bernoulli": _parameters.bernoulli,
+    "multinomial": _parameters.multinomial,
+    "poisson": _parameters.poisson,
+    "binomial": _parameters.binomial,
+    "_standard_gamma": _parameters.standard_gamma,
+    "_sample_dirichlet": _parameters.sample_dirichlet,
+    "dropout": _dropout.dropout,
+    "dropout_": _dropout.dropout_,
+    "feature_dropout": _dropout.feature_dropout,
+    "feature_dropout_": _dropout.feature_dropout_,
+    "alpha_dropout": _dropout.alpha_dropout,
+    "alpha_dropout_": _dropout.alpha_dropout_,
+    "feature_alpha_dropout": _dropout.feature_alpha_dropout,
+    "feature_alpha_dropout_": _dropout.feature_alpha_dropout_,
+    "native_dropout": _dropout.native_dropout,
+    "rrelu": _dropout.rrelu,
+    "rrelu_": _dropout.rrelu_,
+}
+_METHODS: Mapping[str, Handler] = {
+    "normal_": _inplace.normal_,
+    "uniform_": _inplace.uniform_,
+    "exponential_": _inplace.exponential_,
+    "cauchy_": _inplace.cauchy_,
+    "log_normal_": _inplace.log_normal_,
+    "geometric_": _inplace.geometric_,
+    "bernoulli_": _inplace.bernoulli_,
+    "random_": _inplace.random_,
+    "bernoulli": _parameters.bernoulli,
+    "multinomial": _parameters.multinomial,
+}
+
+KEYED: Mapping[object, Handler] = MappingProxyType(
+    {getattr(torch, name): handler for name, handler in _BY_NAME.items()}
+    | {getattr(Tensor, name): handler for name, handler in _METHODS.items()}
+    | {torch.nn.functional.scaled_dot_product_attention: _dropout.attention}
+)
+
+
+def _recurrent(*args: object, **_: object) -> None:
+    """Refuse dropout inside torch's recurrent kernels: (..., dropout, train, bidirectional, ...)."""
+    for dropout, train in zip(args, args[1:], strict=False):
+        if isinstance(dropout, float) and dropout > 0.0 and train is True:
+            raise NotImplementedError(
+                f"A recurrent layer drops units with probability {dropout} inside a keyed block. "
+                "torch draws them inside one kernel, where no key reaches. Stack layers of one "
+                "level each with `torch.nn.Dropout` between them."
+            )
+
+
+HIDDEN: Mapping[object, Callable[..., None]] = MappingProxyType(
+    {getattr(torch, name): _recurrent for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
+)

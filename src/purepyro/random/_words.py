@@ -1,0 +1,159 @@
+"""Streams of random words, and the uniform and normal numbers made of them.
+
+Every function takes a `Plan` and returns (*lead, count), or the plan's shape. Each has two ways to
+the same bits: NumPy where the keys can be read, torch operations elsewhere. The float functions
+used (log, sqrt, cos, sin) give the same bits wherever in a tensor a number stands, which makes a
+draw under vmap equal to the draws of a loop; pow, sigmoid and softplus of torch do not.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import _host, _philox
+from ._concrete import outside_transforms, readable
+from ._host import Wide, Words
+from ._shape import Plan
+
+# Uniform numbers are k * 2**-digits, as many digits as the dtype's significand holds.
+_DIGITS = {torch.float32: 24, torch.float64: 53, torch.float16: 11, torch.bfloat16: 8}
+
+
+def words(plan: Plan) -> Tensor:
+    """32-bit words as int64 in [0, 2**32)."""
+    pairs = readable(plan.keys)
+    if pairs is not None:
+        with outside_transforms():
+            found = _host_words(pairs, plan.count).astype(np.int64)
+            return torch.from_numpy(found).reshape(plan.shape)
+    lanes = _philox.blocks(plan.keys, -(-plan.count // 4))
+    return _interleaved(list(lanes), plan)
+
+
+def wide_words(plan: Plan) -> Tensor:
+    """64-bit words as int64 bit patterns; the first word of a pair is the high half."""
+    pairs = readable(plan.keys)
+    if pairs is not None:
+        with outside_transforms():
+            found = _host_wide_words(pairs, plan.count).view(np.int64)
+            return torch.from_numpy(found).reshape(plan.shape)
+    w0, w1, w2, w3 = _philox.blocks(plan.keys, -(-plan.count // 2))
+    return _interleaved([_philox.join(w1, w0), _philox.join(w3, w2)], plan)
+
+
+def uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
+    """Uniform numbers in [0, 1)."""
+    digits = _DIGITS[dtype]
+    mask, scale = (1 << digits) - 1, 2.0**-digits
+    pairs = readable(plan.keys)
+    if pairs is None:
+        found = wide_words(plan) if digits == 53 else words(plan)
+        return (found & mask).to(dtype) * scale
+    with outside_transforms():
+        return _host_uniforms(pairs, plan.count, dtype).reshape(plan.shape)
+
+
+def open_uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
+    """Uniform numbers in (0, 1], fine near 0: 2**-33 is the least float32, for logarithms."""
+    if dtype is torch.float64:
+        return (_top(wide_words(plan)) + 0.5) * 2.0**-53
+    return (words(plan).to(torch.float32) * 2.0**-32 + 2.0**-33).to(dtype)
+
+
+def normals(plan: Plan, dtype: torch.dtype) -> Tensor:
+    """Standard normal numbers in pairs by the method of Box and Muller (1958)."""
+    pairs = readable(plan.keys)
+    if pairs is not None:
+        with outside_transforms():
+            return _host_normals(pairs, plan.count, dtype).reshape(plan.shape)
+    if dtype is torch.float64:
+        w0, w1, w2, w3 = _philox.blocks(plan.keys, -(-plan.count // 2))
+        return _interleaved([*_box_muller(_double(w0, w1), _double(w2, w3))], plan)
+    w0, w1, w2, w3 = _philox.blocks(plan.keys, -(-plan.count // 4))
+    found = [*_box_muller(_single(w0), _single(w1)), *_box_muller(_single(w2), _single(w3))]
+    return _interleaved(found, plan).to(dtype)
+
+
+def _interleaved(parts: list[Tensor], plan: Plan) -> Tensor:
+    """The parts of each block side by side, block after block, cut to the plan's count."""
+    found = torch.stack(parts, dim=-1).flatten(-2)
+    return found[..., : plan.count].reshape(plan.shape)
+
+
+def _top(word: Tensor) -> Tensor:
+    """The top 53 bits of a 64-bit word as float64."""
+    return (word >> 11 & (1 << 53) - 1).to(torch.float64)
+
+
+def _single(word: Tensor) -> Tensor:
+    return word.to(torch.float32) * 2.0**-32 + 2.0**-33
+
+
+def _double(high: Tensor, low: Tensor) -> Tensor:
+    return high.to(torch.float64) * 2.0**-32 + (low.to(torch.float64) * 2.0**-64 + 2.0**-65)
+
+
+def _box_muller(radial: Tensor, angular: Tensor) -> tuple[Tensor, Tensor]:
+    radius = (radial.log() * -2.0).sqrt()
+    angle = angular * (2.0 * math.pi)
+    return radius * angle.cos(), radius * angle.sin()
+
+
+def _host_words(pairs: Wide, count: int) -> Words:
+    even, odd = _host.blocks(pairs, -(-count // 4))
+    found = np.empty((even.shape[1], even.shape[2], 2, 2), dtype=np.uint32)
+    found[..., 0], found[..., 1] = even.transpose(1, 2, 0), odd.transpose(1, 2, 0)
+    return found.reshape(even.shape[1], -1)[:, :count]
+
+
+def _host_wide_words(pairs: Wide, count: int) -> Wide:
+    even, odd = _host.blocks(pairs, -(-count // 2))
+    found = even.astype(np.uint64) << np.uint64(32) | odd
+    return found.transpose(1, 2, 0).reshape(even.shape[1], -1)[:, :count]
+
+
+def _host_uniforms(pairs: Wide, count: int, dtype: torch.dtype) -> Tensor:
+    digits = _DIGITS[dtype]
+    mask, scale = (1 << digits) - 1, 2.0**-digits
+    if digits == 53:
+        double = (_host_wide_words(pairs, count) & np.uint64(mask)).astype(np.float64)
+        return torch.from_numpy(double * scale)
+    single = (_host_words(pairs, count) & np.uint32(mask)).astype(np.float32)
+    return torch.from_numpy(np.multiply(single, np.float32(scale), out=single)).to(dtype)
+
+
+def _host_normals(pairs: Wide, count: int, dtype: torch.dtype) -> Tensor:
+    if dtype is torch.float64:
+        even, odd = _host.blocks(pairs, -(-count // 2))
+        double = even * 2.0**-32 + (odd * 2.0**-64 + 2.0**-65)
+        return _host_pairs(double[:1], double[1:], count)
+    even, odd = _host.blocks(pairs, -(-count // 4))
+    scale, half = np.float32(2.0**-32), np.float32(2.0**-33)
+    radial = even.astype(np.float32) * scale + half
+    angular = odd.astype(np.float32) * scale + half
+    return _host_pairs(radial, angular, count).to(dtype)
+
+
+def _host_pairs(
+    radial: NDArray[np.floating], angular: NDArray[np.floating], count: int
+) -> Tensor:
+    """Box-Muller pairs (keys, count) from uniforms (pairs of a block, keys, blocks).
+
+    Products are exact to the rounding in either library; log, sqrt, cos and sin must be torch's,
+    whose sqrt (MKL's) is off by a bit now and then.
+    """
+    of = radial.dtype.type
+    squares = torch.from_numpy(np.multiply(torch.from_numpy(radial).log_().numpy(), of(-2.0)))
+    angle = torch.from_numpy(np.multiply(angular, of(2.0 * math.pi), out=angular))
+    radius = squares.sqrt_().numpy()
+    lanes, number, blocks = radial.shape
+    found = np.empty((number, blocks, lanes, 2), dtype=radial.dtype)
+    across = found.transpose(3, 2, 0, 1)
+    np.multiply(radius, angle.cos().numpy(), out=across[0])
+    np.multiply(radius, angle.sin().numpy(), out=across[1])
+    return torch.from_numpy(found.reshape(number, -1)[:, :count])

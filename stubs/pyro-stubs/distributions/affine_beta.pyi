@@ -1,0 +1,26 @@
+from pyro.distributions.torch import TransformedDistribution
+from torch import Tensor
+
+class AffineBeta(TransformedDistribution):
+    def __init__(
+        self,
+        concentration1: Tensor | float,
+        concentration0: Tensor | float,
+        loc: Tensor | float,
+        scale: Tensor | float,
+        validate_args: bool | None = None,
+    ) -> None: ...
+    @property
+    def concentration1(self) -> Tensor: ...
+    @property
+    def concentration0(self) -> Tensor: ...
+    @property
+    def sample_size(self) -> Tensor: ...
+    @property
+    def loc(self) -> Tensor: ...
+    @property
+    def scale(self) -> Tensor: ...
+    @property
+    def low(self) -> Tensor: ...
+    @property
+    def high(self) -> Tensor: ...

@@ -1,0 +1,3 @@
+from torch.distributions.transforms import Transform
+
+class OrderedTransform(Transform): ...

@@ -1,0 +1,9 @@
+from torch import Tensor
+from torch.distributions.transforms import Transform
+
+__all__ = ["SoftplusLowerCholeskyTransform", "SoftplusTransform"]
+
+def softplus_inv(y: Tensor) -> Tensor: ...
+
+class SoftplusTransform(Transform): ...
+class SoftplusLowerCholeskyTransform(Transform): ...

@@ -1,0 +1,3 @@
+from torch import Tensor
+
+def clamp_preserve_gradients(x: Tensor, min: float, max: float) -> Tensor: ...

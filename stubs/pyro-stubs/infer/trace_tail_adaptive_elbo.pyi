@@ -1,0 +1,3 @@
+from pyro.infer.trace_elbo import Trace_ELBO
+
+class TraceTailAdaptive_ELBO(Trace_ELBO): ...

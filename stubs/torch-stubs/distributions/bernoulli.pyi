@@ -1,0 +1,16 @@
+from torch import Size, Tensor
+from torch.distributions.exp_family import ExponentialFamily
+
+class Bernoulli(ExponentialFamily):
+    def __init__(
+        self,
+        probs: Tensor | float | None = None,
+        logits: Tensor | float | None = None,
+        validate_args: bool | None = None,
+    ) -> None: ...
+    @property
+    def logits(self) -> Tensor: ...
+    @property
+    def probs(self) -> Tensor: ...
+    @property
+    def param_shape(self) -> Size: ...

@@ -1,0 +1,3 @@
+from torch.distributions.distribution import Distribution
+
+class ExponentialFamily(Distribution): ...

@@ -1,0 +1,35 @@
+from torch import Size, Tensor
+from torch.distributions.distribution import Distribution
+from torch.distributions.transformed_distribution import TransformedDistribution
+
+class ExpRelaxedCategorical(Distribution):
+    temperature: Tensor
+    def __init__(
+        self,
+        temperature: Tensor,
+        probs: Tensor | None = None,
+        logits: Tensor | None = None,
+        validate_args: bool | None = None,
+    ) -> None: ...
+    @property
+    def logits(self) -> Tensor: ...
+    @property
+    def probs(self) -> Tensor: ...
+    @property
+    def param_shape(self) -> Size: ...
+
+class RelaxedOneHotCategorical(TransformedDistribution):
+    base_dist: ExpRelaxedCategorical
+    def __init__(
+        self,
+        temperature: Tensor,
+        probs: Tensor | None = None,
+        logits: Tensor | None = None,
+        validate_args: bool | None = None,
+    ) -> None: ...
+    @property
+    def temperature(self) -> Tensor: ...
+    @property
+    def logits(self) -> Tensor: ...
+    @property
+    def probs(self) -> Tensor: ...
