@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import pyro
@@ -29,17 +29,23 @@ from torchopt.schedule import linear_schedule
 from purepyro import Module, Prior, PyroSample, random, trace
 from purepyro.infer import SVI, AutoNormal, Predictive, SVIState
 
-SEED, STEPS, DRAWS, HELD_OUT = 0, 2_000, 2_000, 110
+SEED, STEPS, DRAWS, HELD_OUT = 0, 1_000, 2_000, 110
 
 
 class Data(NamedTuple):
-    """Standardised columns, the score in its own units, and the names of the columns."""
+    """Columns and score, standardised by the training rows, and what the columns are called."""
 
     x: Tensor
     y: Tensor
     x_test: Tensor
     y_test: Tensor
     names: list[str]
+    mean: Tensor
+    sd: Tensor
+
+    def in_units(self, score: Tensor) -> Tensor:
+        """A standardised score in the units of the data."""
+        return score * self.sd + self.mean
 
 
 class Regression(Module):
@@ -51,13 +57,12 @@ class Regression(Module):
     """
 
     basis: Tensor
-    spread: float
-    intercept = PyroSample(dist.Normal(150.0, 100.0))
-    noise = PyroSample(dist.HalfNormal(100.0))
+    intercept = PyroSample(dist.Normal(0.0, 1.0))
+    noise = PyroSample(dist.HalfNormal(1.0))
 
     @PyroSample
     def direction(self) -> Prior:
-        return dist.Normal(0.0, self.spread).expand([len(self.basis)]).to_event(1)
+        return dist.Normal(0.0, 1.0).expand([len(self.basis)]).to_event(1)
 
     @PyroSample
     def coefficient(self) -> Prior:
@@ -71,15 +76,15 @@ class Regression(Module):
 
 def load() -> Data:
     """The data, split at random into training and test rows."""
-    frame = load_diabetes(as_frame=True, scaled=False)["frame"]
-    columns, score = frame.drop(columns="target"), frame["target"]
-    x = torch.tensor(columns.to_numpy(), dtype=torch.float32)
-    y = torch.tensor(score.to_numpy(), dtype=torch.float32)
+    bunch: Any = load_diabetes(scaled=False)
+    x = torch.tensor(bunch.data, dtype=torch.float32)
+    y = torch.tensor(bunch.target, dtype=torch.float32)
     order = random.permutation(random.key(SEED), len(y))
     test, train = order[:HELD_OUT], order[HELD_OUT:]
-    mean, sd = x[train].mean(0), x[train].std(0)
-    x = (x - mean) / sd
-    return Data(x[train], y[train], x[test], y[test], list(columns))
+    mean, sd = y[train].mean(), y[train].std()
+    x, y = (x - x[train].mean(0)) / x[train].std(0), (y - mean) / sd
+    names = list(bunch.feature_names)
+    return Data(x[train], y[train], x[test], y[test], names, mean, sd)
 
 
 def least_squares(data: Data) -> tuple[Tensor, Tensor]:
@@ -92,8 +97,8 @@ def least_squares(data: Data) -> tuple[Tensor, Tensor]:
 
 def fit(model: Regression, data: Data) -> tuple[AutoNormal[[Tensor, Tensor | None]], SVIState]:
     """The mean-field posterior: the guide and the last state."""
-    guide = AutoNormal(model, init_scale=1.0)
-    rate = linear_schedule(0.5, 0.005, STEPS, 0)
+    guide = AutoNormal(model)
+    rate = linear_schedule(0.05, 0.0005, STEPS, 0)
     state, losses = SVI(model, guide, torchopt.adam(rate)).run(
         random.key(SEED + 1), STEPS, data.x, data.y
     )
@@ -102,7 +107,7 @@ def fit(model: Regression, data: Data) -> tuple[AutoNormal[[Tensor, Tensor | Non
 
 
 def held_out_density(model: Regression, draws: dict[str, Tensor], data: Data) -> Tensor:
-    """The log predictive density of each held-out patient: log of the mean over draws."""
+    """Per held-out patient, the log of the density's mean over draws, in units of the data."""
     latents = {name: draws[name] for name in ("intercept", "noise", "direction")}
 
     def of_one_draw(values: dict[str, Tensor]) -> Tensor:
@@ -110,7 +115,8 @@ def held_out_density(model: Regression, draws: dict[str, Tensor], data: Data) ->
         _, record = trace(at_values, {}, random.key(0), data.x_test, data.y_test)
         return record.log_densities["score"]
 
-    return torch.vmap(of_one_draw)(latents).logsumexp(0) - math.log(DRAWS)
+    per_draw = torch.vmap(of_one_draw)(latents)
+    return per_draw.logsumexp(0) - math.log(DRAWS) - data.sd.log()
 
 
 def print_table(
@@ -144,15 +150,15 @@ def plot(names: list[str], draws: dict[str, Tensor], ols: Tensor, data: Data, pa
     left.legend(frameon=False, fontsize=9)
     left.set_title("Coefficients")
 
-    low, high = draws["score"].quantile(torch.tensor([0.05, 0.95]), dim=0)
-    inside = (low <= data.y_test) & (data.y_test <= high)
-    mean = draws["score"].mean(0)
-    ends = [float(data.y_test.min()), float(data.y_test.max())]
+    score, y_test = data.in_units(draws["score"]), data.in_units(data.y_test)
+    low, high = score.quantile(torch.tensor([0.05, 0.95]), dim=0)
+    inside = (low <= y_test) & (y_test <= high)
+    ends = [float(y_test.min()), float(y_test.max())]
     right.plot(ends, ends, color="0.8", linewidth=1, zorder=0)
     for chosen, color, label in ((inside, "C0", "inside"), (~inside, "C3", "outside")):
-        right.vlines(data.y_test[chosen], low[chosen], high[chosen], color=color, alpha=0.25)
-        count = int(chosen.sum())
-        right.plot(data.y_test[chosen], mean[chosen], ".", color=color, label=f"{label} ({count})")
+        mean, count = score.mean(0)[chosen], int(chosen.sum())
+        right.vlines(y_test[chosen], low[chosen], high[chosen], color=color, alpha=0.25)
+        right.plot(y_test[chosen], mean, ".", color=color, label=f"{label} ({count})")
     coverage = float(inside.float().mean())
     right.set(xlabel="observed score", ylabel="predicted score: mean and 90 % interval")
     right.set_title(f"Held-out patients: {coverage:.0%} inside their 90 % interval")
@@ -167,7 +173,7 @@ def main(folder: Path) -> None:
     data = load()
     # Columns times this are uncorrelated, with standard deviation one.
     basis = torch.linalg.inv(torch.linalg.qr(data.x).R) * math.sqrt(len(data.x))
-    model = Regression(basis=basis, spread=100.0)
+    model = Regression(basis=basis)
     guide, state = fit(model, data)
 
     sites = ["intercept", "noise", "direction", "coefficient", "score"]
@@ -179,12 +185,13 @@ def main(folder: Path) -> None:
     ols, residual_sd = least_squares(data)
     at_ols = dist.Normal(data.x_test @ ols[:-1] + ols[-1], residual_sd)
     density = float(held_out_density(model, draws, data).mean())
-    ols_density = float(at_ols.log_prob(data.y_test).mean())
-    print_table(data.names, draws["coefficient"], ols[:-1], density, ols_density)
+    ols_density = float((at_ols.log_prob(data.y_test) - data.sd.log()).mean())
+    draws["coefficient"], ols = draws["coefficient"] * data.sd, ols[:-1] * data.sd
+    print_table(data.names, draws["coefficient"], ols, density, ols_density)
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "bayesian_regression.png"
-    coverage = plot(data.names, draws, ols[:-1], data, path)
+    coverage = plot(data.names, draws, ols, data, path)
     print(f"{coverage:.0%} of held-out patients lie in their 90 % interval. Plot: {path}")
 
 

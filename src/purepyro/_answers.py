@@ -27,7 +27,7 @@ from ._errors import (
 from ._sites import is_exempt
 from ._substitute import Substitute
 from .random import Key, keyed, name_key
-from .random._concrete import concrete
+from .random._concrete import plain
 from .random._mode import draw
 
 
@@ -147,7 +147,7 @@ def _unmap(constraint: Constraint, value: Tensor) -> Tensor:
 
 
 def _check_initial(name: str, value: Tensor, constraint: Constraint) -> None:
-    seen = concrete(value.detach())
+    seen = plain(value.detach())
     if seen is None:
         return
     if not bool(torch.isfinite(seen).all()):
@@ -223,9 +223,9 @@ def _checked_value(name: str, fn: object, value: object) -> Tensor:
         return value
     _check_shape(name, fn, value, "value")
     support = getattr(fn, "support", None)
-    seen = concrete(value)
+    seen = plain(value)
     if isinstance(support, Constraint) and seen is not None:
-        holds = concrete(support.check(seen))
+        holds = plain(support.check(seen))
         if holds is not None and not bool(holds.all()):
             raise SupportError(
                 f"The value of the site {name!r} ({describe(value)}, from {_span(seen)}) lies "

@@ -17,7 +17,7 @@ from ._scope import join
 from ._sites import Site
 from ._types import State, Values
 from .random import Key, key
-from .random._concrete import concrete
+from .random._concrete import plain
 from .random._reuse import consume
 
 P = ParamSpec("P")
@@ -291,7 +291,7 @@ def _check_finite(params: Values) -> None:
     if not is_validation_enabled():
         return
     for name, value in params.items():
-        seen = concrete(value) if isinstance(value, Tensor) else None
+        seen = plain(value) if isinstance(value, Tensor) else None
         if seen is not None and not bool(torch.isfinite(seen).all()):
             raise SupportError(
                 f"The parameter {name!r} ({describe(value)}) is not finite, so nothing computed "

@@ -22,6 +22,7 @@ from ._boundary import Hermetic, generators, wrapped_by
 from ._buffers import ACTIVE, Buffers
 from ._inputs import Inputs
 from ._node import Node, nodes
+from ._scope import GIVEN
 from ._sites import Recorder, Site
 from ._substitute import Substitute
 from .random import Key, keyed, name_key
@@ -115,7 +116,8 @@ class _Run(Generic[R]):
             collect=setting.collect,
             draws=setting.draws,
         )
-        token = ACTIVE.set(buffers)
+        given = None if setting.collect else frozenset(setting.params)
+        tokens = ACTIVE.set(buffers), GIVEN.set(given)
         try:
             with ExitStack() as stack:
                 stack.enter_context(Hermetic(recorder, answers.answer))
@@ -126,7 +128,8 @@ class _Run(Generic[R]):
                     stack.enter_context(substitute)
                 result = _callable(self.model)(*self.args, **self.kwargs)
         finally:
-            ACTIVE.reset(token)
+            ACTIVE.reset(tokens[0])
+            GIVEN.reset(tokens[1])
         return Outcome(
             result,
             recorder.sites,

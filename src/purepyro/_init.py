@@ -21,7 +21,7 @@ from ._node import Node, nodes
 from ._scope import OVERRIDES
 from ._types import Params, Values
 from .random import Key, key
-from .random._concrete import concrete
+from .random._concrete import plain
 from .random._reuse import consume
 
 P = ParamSpec("P")
@@ -150,7 +150,7 @@ def unconstrain(
     unconstrained: Params = {}
     for name, value in values.items():
         constraint = _constraint_of(name, known)
-        seen = concrete(value)
+        seen = plain(value)
         if seen is not None and not bool(constraint.check(seen).all()):
             raise SupportError(
                 f"The value of the parameter {name!r} ({describe(value)}) does not satisfy its "

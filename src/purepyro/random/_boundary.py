@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch.distributions import Beta, Distribution, Gamma
 
 
 def tensor(owner: object, name: str) -> Tensor:
@@ -34,14 +35,32 @@ def reparameterised(distribution: object) -> bool:
     return bool(getattr(distribution, "has_rsample", False))
 
 
-def own_draw(distribution: object, shape: tuple[int, ...]) -> Tensor:
-    """What the distribution's own code draws: `rsample` where it has it, else `sample`."""
-    size = torch.Size(shape)
-    name = "rsample" if reparameterised(distribution) else "sample"
-    method: Callable[[torch.Size], Tensor] = getattr(distribution, name)
-    return method(size) if size or name == "rsample" else cast(Callable[[], Tensor], method)()
+def own_draw(distribution: object, shape: tuple[int, ...], *, part_of: bool) -> Tensor:
+    """What the distribution's own code draws: `rsample` where it has it, else `sample`.
+
+    As a part of another distribution, it is asked for `rsample` even where it does not own up to
+    it: torch forgot to say so of the parts of its relaxed distributions.
+    """
+    has_method = getattr(type(distribution), "rsample", _NO_RSAMPLE) is not _NO_RSAMPLE
+    gradient = reparameterised(distribution) or (part_of and has_method)
+    method = getattr(distribution, "rsample" if gradient else "sample")
+    # Pyro's subsampling takes no shape at all.
+    return cast(Callable[..., Tensor], method)(*([torch.Size(shape)] if shape else []))
+
+
+_NO_RSAMPLE: object = Distribution.rsample
 
 
 def call(function: object, *arguments: object) -> Tensor:
     """The tensor that an untyped function returns."""
     return cast(Callable[..., Tensor], function)(*arguments)
+
+
+def beta_part(owner: object) -> Beta:
+    """The beta distribution that a compound distribution keeps."""
+    return cast(Beta, getattr(owner, "_beta"))  # noqa: B009
+
+
+def gamma_part(owner: object) -> Gamma:
+    """The gamma distribution that a compound distribution keeps."""
+    return cast(Gamma, getattr(owner, "_gamma"))  # noqa: B009

@@ -2,23 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TypeVar
 
-import torch
 from torch import Tensor
+from torch._C import DisableTorchFunction
 
+from .._errors import UnsupportedDistributionError
+from ._boundary import own_draw, reparameterised
+from ._distributions import COMPOSED, LEAVES, UNSUPPORTED, Composed, Leaf
 from ._key import Key, check_key
-from ._mode import draw
-from ._reuse import consume
+from ._mode import current_source, draw
+from ._reuse import consume, unchecked
+from ._source import KeySource
 
-
-class _Distribution(Protocol):
-    def __call__(self, sample_shape: torch.Size) -> Tensor: ...
+Shape = tuple[int, ...]
+T = TypeVar("T")
 
 
 def sample(key: Key, distribution: object, sample_shape: Sequence[int] = ()) -> Tensor:
-    """One draw of a distribution."""
+    """One draw of a distribution, as a function of the key.
+
+    What `distribution(sample_shape)` of Pyro does: reparameterised where the distribution is. Works in
+    eager mode, under `torch.func.vmap` (over keys, parameters or both), `torch.func.grad` and while a
+    graph is traced; a draw under vmap over keys has the bits of the same draw in a loop.
+
+    Args:
+        key: A single key.
+        distribution: A distribution of `pyro.distributions` or `torch.distributions`, or a subclass
+            whose own code draws by torch's random calls.
+        sample_shape: The shape of independent draws, in front of the distribution's own shape.
+
+    Returns:
+        `sample_shape + distribution.shape()`.
+
+    Raises:
+        KeyTypeError: If `key` is no key, or a stack of keys.
+        UnsupportedDistributionError: If the distribution cannot be drawn from a key.
+
+    Example:
+        >>> import torch
+        >>> import pyro.distributions as dist
+        >>> from purepyro import random
+        >>> random.sample(random.key(0), dist.Normal(0.0, 1.0), (3,))
+        tensor([ 0.9911, -0.9247, -0.6176])
+        >>> keys = random.split(random.key(0), 4)
+        >>> beta = dist.Beta(torch.ones(2), torch.ones(2))
+        >>> torch.vmap(lambda key: random.sample(key, beta))(keys).shape
+        torch.Size([4, 2])
+    """
     checked = check_key(key, single=True)
     consume(checked, "sample")
-    return draw(checked, lambda: distribution(torch.Size(sample_shape)))
+    return draw_distribution(checked, distribution, tuple(sample_shape))
+
+
+def draw_distribution(key: Key, distribution: object, shape: Shape = ()) -> Tensor:
+    """`sample` without the checks of the key."""
+    leaf = leaf_of(type(distribution))
+    if leaf is not None:
+        return _leaf_draw(leaf, KeySource(key), distribution, shape)
+    with unchecked():
+        return draw(key, lambda: _inside(distribution, shape, part_of=False))
+
+
+def _inside(distribution: object, shape: Shape, *, part_of: bool) -> Tensor:
+    """The draw of a distribution inside a keyed block."""
+    composed = _composed_of(type(distribution))
+    if composed is None:
+        return own_draw(distribution, shape, part_of=part_of)
+    value = composed(_part, current_source(), distribution, shape)
+    return value if part_of or reparameterised(distribution) else value.detach()
+
+
+def _part(source: KeySource, distribution: object, shape: Shape) -> Tensor:
+    """The draw of a part of a distribution."""
+    leaf = leaf_of(type(distribution))
+    if leaf is not None:
+        return _leaf_draw(leaf, source, distribution, shape)
+    return _inside(distribution, shape, part_of=True)
+
+
+def _leaf_draw(leaf: Leaf, source: KeySource, distribution: object, shape: Shape) -> Tensor:
+    # The keyed versions make no random call of torch: no mode has to look at their operations.
+    with DisableTorchFunction():
+        value = leaf(source, distribution, shape)
+        return value if reparameterised(distribution) else value.detach()
+
+
+@lru_cache(maxsize=None)
+def leaf_of(kind: type) -> Leaf | None:
+    """The keyed version of a distribution that is made of numbers only."""
+    reason = _entry(UNSUPPORTED, kind)
+    if reason is not None:
+        raise UnsupportedDistributionError(
+            f"The distribution is a `{kind.__name__}`, which cannot be drawn: {reason}. Give its site "
+            "a value by `obs=` or by conditioning, or choose another distribution."
+        )
+    return _entry(LEAVES, kind)
+
+
+@lru_cache(maxsize=None)
+def _composed_of(kind: type) -> Composed | None:
+    return _entry(COMPOSED, kind)
+
+
+def _entry(table: Mapping[type, T], kind: type) -> T | None:
+    """The entry of the nearest base class, unless a class below it draws in a way of its own."""
+    for ancestor in kind.__mro__:
+        if ancestor in table:
+            return table[ancestor]
+        if _OWN_WAYS & vars(ancestor).keys():
+            return None
+    return None
+
+
+_OWN_WAYS = frozenset({"sample", "rsample"})

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch import distributions as base
 
 from . import _discrete
-from ._boundary import call, part, tensor
+from ._boundary import call, part, shape_of, tensor
 from ._continuous import dirichlet, exponential
 from ._gamma import first_accepted, standard_gamma
 from ._shape import plan
@@ -124,23 +124,22 @@ def by_quantile(source: KeySource, d: object, shape: Shape) -> Tensor:
     Pyro's own code takes a number in [0, 1), whose 0 gives minus infinity once in 2**24 draws.
     """
     loc = tensor(d, "loc")
-    full = (*shape, *tuple(getattr(d, "batch_shape")))
+    full = (*shape, *shape_of(d, "batch_shape"))
     key = source.next_key(loc.device)
     uniform = open_uniforms(plan(key, full), loc.dtype)
     below_one = uniform.clamp(max=1 - torch.finfo(loc.dtype).eps / 2)
-    return call(getattr(d, "icdf"), below_one)
+    return call(part(d, "icdf"), below_one)
 
 
 def _stable_ends(alpha: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """The two stabilities to interpolate between, and their weights."""
     value = alpha.detach()
     near = torch.abs(value - 1) <= _RADIUS
-    # Outside the gap the gradient reaches both; inside, the ends are constants as in Pyro.
-    lower = torch.where(near, 1 - _RADIUS, alpha)
-    upper = torch.where(near, 1 + _RADIUS, alpha)
-    share = 1 - torch.abs(lower.detach() - value) / (2 * _RADIUS)
-    first = torch.where(near, share, 0.5)
-    return torch.stack([lower, upper], -1), (first, 1 - first)
+    # Moved to the ends in value alone, as in Pyro: the gradient is that of the points themselves.
+    down = torch.where(near, 1 - _RADIUS - value, 0.0)
+    up = torch.where(near, 1 + _RADIUS - value, 0.0)
+    first = torch.where(near, 1 + down / (2 * _RADIUS), 0.5)
+    return torch.stack([alpha + down, alpha + up], -1), (first, 1 - first)
 
 
 _RADIUS = 0.01

@@ -1,5 +1,5 @@
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
@@ -26,7 +26,7 @@ class CoalescentTimesWithRate(TorchDistribution):
     ) -> None: ...
     @property
     def duration(self) -> int: ...
-    def expand(self, batch_shape: _size, _instance: Self | None = None) -> Self: ...
+    def expand(self, batch_shape: _size, _instance: Any = None) -> Self: ...
 
 class CoalescentRateLikelihood:
     def __init__(

@@ -1,4 +1,4 @@
-from abc import ABC, abstractmethod
+from abc import ABC, ABCMeta, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +17,7 @@ class ConditionalTransform(ABC):
     @abstractmethod
     def condition(self, context: Tensor) -> Transform: ...
 
-class ConditionalTransformModule(ConditionalTransform, Module):
+class ConditionalTransformModule(ConditionalTransform, Module, metaclass=ABCMeta):
     def __init__(self, *args: Any, **kwargs: Any) -> None: ...
     @property
     def inv(self) -> ConditionalTransformModule: ...

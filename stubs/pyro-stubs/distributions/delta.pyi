@@ -1,4 +1,4 @@
-from typing import Self
+from typing import Any, Self
 
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
@@ -14,4 +14,4 @@ class Delta(TorchDistribution):
         event_dim: int = 0,
         validate_args: bool | None = None,
     ) -> None: ...
-    def expand(self, batch_shape: _size, _instance: Self | None = None) -> Self: ...
+    def expand(self, batch_shape: _size, _instance: Any = None) -> Self: ...

@@ -1,4 +1,4 @@
-from typing import Self
+from typing import Any, Self
 
 from pyro.distributions.torch import Categorical
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -13,4 +13,4 @@ class MixtureOfDiagNormalsSharedCovariance(TorchDistribution):
     dim: int
     categorical: Categorical
     def __init__(self, locs: Tensor, coord_scale: Tensor, component_logits: Tensor) -> None: ...
-    def expand(self, batch_shape: _size, _instance: Self | None = None) -> Self: ...
+    def expand(self, batch_shape: _size, _instance: Any = None) -> Self: ...

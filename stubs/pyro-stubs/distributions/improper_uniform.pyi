@@ -1,4 +1,4 @@
-from typing import Self
+from typing import Any, Self
 
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch.distributions.constraints import Constraint
@@ -6,4 +6,4 @@ from torch.types import _size
 
 class ImproperUniform(TorchDistribution):
     def __init__(self, support: Constraint, batch_shape: _size, event_shape: _size) -> None: ...
-    def expand(self, batch_shape: _size, _instance: Self | None = None) -> Self: ...
+    def expand(self, batch_shape: _size, _instance: Any = None) -> Self: ...

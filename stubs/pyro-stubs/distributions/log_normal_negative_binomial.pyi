@@ -1,4 +1,4 @@
-from typing import Self
+from typing import Any, Self
 
 from pyro.distributions.torch import NegativeBinomial
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -22,4 +22,4 @@ class LogNormalNegativeBinomial(TorchDistribution):
         num_quad_points: int = 8,
         validate_args: bool | None = None,
     ) -> None: ...
-    def expand(self, batch_shape: _size, _instance: Self | None = None) -> Self: ...
+    def expand(self, batch_shape: _size, _instance: Any = None) -> Self: ...

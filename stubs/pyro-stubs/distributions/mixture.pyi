@@ -12,7 +12,7 @@ class MaskedConstraint(Constraint):
     def __init__(self, mask: Tensor, constraint0: Constraint, constraint1: Constraint) -> None: ...
 
 class MaskedMixture(TorchDistribution):
-    mask: Tensor
+    mask: Tensor  # type: ignore[assignment]
     component0: TorchDistributionMixin
     component1: TorchDistributionMixin
     def __init__(

@@ -1,4 +1,4 @@
-from typing import Self
+from typing import Any, Self
 
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
@@ -10,4 +10,4 @@ class TruncatedPolyaGamma(TorchDistribution):
     num_gamma_variates: int
     prototype: Tensor
     def __init__(self, prototype: Tensor, validate_args: bool | None = None) -> None: ...
-    def expand(self, batch_shape: _size, _instance: Self | None = None) -> Self: ...
+    def expand(self, batch_shape: _size, _instance: Any = None) -> Self: ...

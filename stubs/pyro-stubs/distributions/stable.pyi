@@ -1,4 +1,4 @@
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
@@ -19,6 +19,6 @@ class Stable(TorchDistribution):
         coords: Literal["S", "S0"] = "S0",
         validate_args: bool | None = None,
     ) -> None: ...
-    def expand(self, batch_shape: _size, _instance: Self | None = None) -> Self: ...
+    def expand(self, batch_shape: _size, _instance: Any = None) -> Self: ...
 
 class StableWithLogProb(Stable): ...

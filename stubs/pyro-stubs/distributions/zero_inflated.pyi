@@ -1,4 +1,4 @@
-from typing import Self
+from typing import Any, Self
 
 from pyro.distributions.torch_distribution import TorchDistribution, TorchDistributionMixin
 from torch import Tensor
@@ -18,7 +18,7 @@ class ZeroInflatedDistribution(TorchDistribution):
     def gate(self) -> Tensor: ...
     @property
     def gate_logits(self) -> Tensor: ...
-    def expand(self, batch_shape: _size, _instance: Self | None = None) -> Self: ...
+    def expand(self, batch_shape: _size, _instance: Any = None) -> Self: ...
 
 class ZeroInflatedPoisson(ZeroInflatedDistribution):
     def __init__(

@@ -61,10 +61,14 @@ class Message(TypedDict, Generic[_P, _T]):
     _intervener_id: NotRequired[str | None]
 
 class _DimAllocator:
+    _stack: list[str | None]
     def allocate(self, name: str, dim: int | None) -> int: ...
     def free(self, name: str, dim: int) -> None: ...
 
 class _EnumAllocator:
+    next_available_dim: int
+    next_available_id: int
+    dim_to_id: dict[int, int]
     def set_first_available_dim(self, first_available_dim: int) -> None: ...
     def allocate(self, scope_dims: set[int] | None = None) -> tuple[int, int]: ...
 

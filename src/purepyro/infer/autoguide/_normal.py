@@ -16,6 +16,7 @@ from torch.distributions import biject_to
 
 from ..._fields import static
 from ..._module import Module
+from ..._scope import GIVEN
 from ._prototype import Latent, Prototypes
 
 P = ParamSpec("P")
@@ -60,7 +61,14 @@ class AutoNormal(Module, Generic[P]):
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Tensor]:
         """Draw all latent sites; returns their values by name."""
-        latents = self._prototypes.of(self.model, args, kwargs)
+        given = GIVEN.get()
+        # Run on arguments without data, as for prediction, the model has more latent sites than the
+        # fit had: a site that no parameters were fitted to is left to the model.
+        latents = [
+            latent
+            for latent in self._prototypes.of(self.model, args, kwargs)
+            if given is None or latent.declared or f"locs.{latent.name}" in given
+        ]
         plates = {
             frame.name: pyro.plate(
                 frame.name, frame.full_size, subsample_size=frame.size, dim=frame.dim

@@ -18,10 +18,14 @@ from torch.distributions.constraints import Constraint, independent, real
 
 from ..._boundary import Plates, signature
 from ..._errors import DeclarationError
-from ..._execute import Setting, execute
+from ..._execute import Setting, execute, root_of
+from ..._fields import PyroSample
+from ..._module import Module
+from ..._node import Node, nodes
+from ..._scope import join
 from ..._sites import Site
 from ...random import key
-from ...random._concrete import concrete
+from ...random._concrete import plain
 
 
 @attrs.frozen
@@ -36,6 +40,7 @@ class Latent:
     unconstrained_shape: torch.Size
     dtype: torch.dtype
     device: torch.device
+    declared: bool
 
     @property
     def unconstrained_event_dim(self) -> int:
@@ -64,8 +69,8 @@ class Prototypes:
         name = signature((args, dict(kwargs)))
         if name is not None and name in self._known:
             return self._known[name]
-        latents, plain = _latents(model, args, kwargs)
-        if name is not None and plain:
+        latents, keep = _latents(model, args, kwargs)
+        if name is not None and keep:
             self._known[name] = latents
         return latents
 
@@ -80,11 +85,11 @@ def _latents(
             execute(model, key(seed), args, kwargs, Setting(collect=True)).sites for seed in (0, 1)
         )
     sites = [site for site in first.values() if site.kind == "latent" and not site.auxiliary]
-    plain = True
+    keep = True
     for site in sites:
         bounds = [_tensors(s.fn.support) for s in (site, second[site.name])]
-        seen = [[concrete(t) for t in tensors] for tensors in bounds]
-        plain = plain and None not in seen[0]
+        seen = [[plain(t) for t in tensors] for tensors in bounds]
+        keep = keep and None not in seen[0]
         if any(
             a is not None and b is not None and not torch.equal(a, b)
             for a, b in zip(*seen, strict=True)
@@ -94,10 +99,22 @@ def _latents(
                 "random sites, so no fixed transform maps onto it. Draw a site with a fixed "
                 "support, such as Uniform(0, 1), and compute this one from it."
             )
-    return [_latent(site) for site in sites], plain
+    declared = _declared_sites(root_of(model))
+    return [_latent(site, declared=site.name in declared) for site in sites], keep
 
 
-def _latent(site: Site) -> Latent:
+def _declared_sites(root: Node | None) -> set[str]:
+    """The paths of all ``PyroSample`` fields from ``root`` down."""
+    return {
+        join(path, name)
+        for path, node in (nodes(root) if root is not None else ())
+        if isinstance(node, Module)
+        for name, field in type(node).__declarations__.items()
+        if isinstance(field, PyroSample)
+    }
+
+
+def _latent(site: Site, *, declared: bool) -> Latent:
     support: Constraint = site.fn.support
     if support.is_discrete:
         raise DeclarationError(
@@ -118,6 +135,7 @@ def _latent(site: Site) -> Latent:
         torch.Size(biject_to(support).inverse_shape(full)),
         site.value.dtype,
         site.value.device,
+        declared,
     )
 
 

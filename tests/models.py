@@ -1,0 +1,53 @@
+"""The models that many tests share."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions import constraints
+from torch import Tensor
+
+from purepyro import Module, Prior, PyroParam, PyroSample, random
+
+
+class BayesianLinear(Module):
+    """A learnable prior scale, a dependent prior and a fixed one."""
+
+    in_features: int
+    out_features: int
+    scale = PyroParam(torch.tensor(1.0), constraint=constraints.positive)
+    bias = PyroSample(dist.Normal(0.0, 10.0))
+
+    @PyroSample
+    def weight(self) -> Prior:
+        shape = [self.out_features, self.in_features]
+        return dist.Normal(0.0, self.scale).expand(shape).to_event(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.mT + self.bias
+
+
+class BayesianRegression(Module):
+    """The regression of the README; the noise is read before the plate, so it is one number."""
+
+    linear: BayesianLinear
+    sigma = PyroSample(dist.HalfNormal(1.0))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        mean, sigma = self.linear(x).squeeze(-1), self.sigma
+        with pyro.plate("data", x.shape[0]):
+            pyro.sample("obs", dist.Normal(mean, sigma), obs=y)
+        return mean
+
+
+def regression() -> BayesianRegression:
+    """Three columns, one target."""
+    return BayesianRegression(linear=BayesianLinear(3, 1))
+
+
+def regression_data(rows: int = 20) -> tuple[Tensor, Tensor]:
+    """Columns and targets with known coefficients 1, -2, 0.5 and intercept 0.3."""
+    x = random.normal(random.key(10), rows, 3)
+    noise = random.normal(random.key(11), rows)
+    return x, x @ torch.tensor([1.0, -2.0, 0.5]) + 0.3 + 0.1 * noise
