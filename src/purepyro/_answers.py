@@ -15,7 +15,14 @@ from torch import Tensor
 from torch.distributions import transform_to
 from torch.distributions.constraints import Constraint
 
-from ._boundary import Msg, is_full_plate, let_subsample, message_distribution
+from ._boundary import (
+    Msg,
+    is_empty_plate,
+    is_full_plate,
+    let_subsample,
+    message_distribution,
+    registered,
+)
 from ._errors import (
     DtypeError,
     MissingNameError,
@@ -79,6 +86,11 @@ class Answers:
 
     def _sample(self, msg: Msg) -> Tensor:
         name, fn = str(msg["name"]), message_distribution(msg)
+        if is_empty_plate(fn):
+            raise ShapeError(
+                f"The plate {name!r} has size 0, for which a plate's scale is not defined. Pass "
+                "at least one row, or leave the plate out where there is none."
+            )
         if is_full_plate(fn):
             indices: Tensor = fn()
             return indices
@@ -96,7 +108,8 @@ class Answers:
 
     def _param(self, msg: Msg) -> Tensor:
         name, init = str(msg["name"]), msg["args"][1] if len(msg["args"]) > 1 else None
-        constraint = msg["kwargs"].get("constraint", constraints.real)
+        known = registered(name) if init is None else None
+        constraint = known[1] if known else msg["kwargs"].get("constraint", constraints.real)
         if name not in self.params:
             if not self._collect:
                 raise MissingNameError(
@@ -104,7 +117,8 @@ class Answers:
                     f"{near(name, self.params)} Start from init(model, key), or from "
                     "init(model, key, *args) if pyro.param statements make parameters."
                 )
-            self.params[name] = self._initial(name, init, constraint)
+            start = known[0] if known else self._initial(name, init, constraint)
+            self.params[name] = start.detach().clone()
         unconstrained = self.params[name]
         if isinstance(init, Tensor):
             _check_like(name, unconstrained, init, constraint)
@@ -133,7 +147,7 @@ class Answers:
                 "Tensor. Write for example torch.tensor(1.0)."
             )
         _check_initial(name, value, constraint)
-        return _unmap(constraint, value).detach().clone()
+        return _unmap(constraint, value)
 
 
 def _map(constraint: Constraint, unconstrained: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from pyro.poutine.messenger import Messenger, _bound_partial
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_messenger import TraceHandler
 from torch import Tensor
+from torch.distributions.constraints import Constraint
 
 Plates: TypeAlias = tuple[CondIndepStackFrame, ...]
 # Pyro's message: a TypedDict whose keys are all optional, though all are always there.
@@ -36,14 +37,16 @@ Msg: TypeAlias = Any
 _LOCK = threading.RLock()
 
 _PYRO_MODULE: Any = pyro_module
+_STORE = pyro.get_param_store()
+_STORE_PARTS = ("_params", "_param_to_name", "_constraints")
 functorch: Any = cast("Any", torch._C)._functorch
 
 
 class Hermetic:
     """A stretch of code in which Pyro's process-wide state belongs to one run alone.
 
-    Inside, the handler stack holds only ``messenger``, no plate dimension is taken, PyroModules
-    keep their parameters to themselves, and ``answer`` serves every message that no handler
+    Inside, the handler stack holds only ``messenger``, no plate dimension is taken, the parameter
+    store is an empty one (PyroModules leave notes there), and ``answer`` serves every message that no handler
     answered, in place of Pyro's default (which reads the parameter store and torch's global
     generator). Serving the default, rather than being a handler, is what reaches the sites that
     ``poutine.block`` hides. All is put back on the way out, also after an exception.
@@ -58,11 +61,13 @@ class Hermetic:
         self._stack = runtime._PYRO_STACK[:]
         self._dims = runtime._DIM_ALLOCATOR._stack[:]
         self._default = runtime.default_process_message
+        self._store = {name: getattr(_STORE, name) for name in _STORE_PARTS}
         self._local_params = _PYRO_MODULE._MODULE_LOCAL_PARAMS
         runtime._PYRO_STACK[:] = [self._messenger]
         runtime._DIM_ALLOCATOR._stack.clear()
         runtime.default_process_message = self._default_process_message
-        _PYRO_MODULE._MODULE_LOCAL_PARAMS = True
+        _STORE.clear()
+        _PYRO_MODULE._MODULE_LOCAL_PARAMS = False
 
     def __exit__(
         self,
@@ -73,6 +78,7 @@ class Hermetic:
         runtime._PYRO_STACK[:] = self._stack
         runtime._DIM_ALLOCATOR._stack[:] = self._dims
         runtime.default_process_message = self._default
+        vars(_STORE).update(self._store)
         _PYRO_MODULE._MODULE_LOCAL_PARAMS = self._local_params
         _LOCK.release()
 
@@ -86,6 +92,11 @@ def is_full_plate(fn: object) -> bool:
     return isinstance(fn, _Subsample) and (
         fn.subsample_size is None or fn.subsample_size >= fn.size
     )
+
+
+def is_empty_plate(fn: object) -> bool:
+    """Whether ``fn`` is the index draw of a plate of size zero, which Pyro does not know."""
+    return isinstance(fn, _Subsample) and fn.size == 0
 
 
 def is_subsample(fn: object) -> bool:
@@ -189,3 +200,10 @@ def generators() -> list[torch.Generator]:
     cuda_in_use: Callable[[], bool] = torch.cuda.is_initialized
     cuda = torch.cuda.default_generators if cuda_in_use() else ()
     return [torch.default_generator, *cuda]
+
+
+def registered(name: str) -> tuple[Tensor, Constraint] | None:
+    """The unconstrained value and the constraint that a PyroModule has for a parameter it reads."""
+    if name not in _STORE:
+        return None
+    return _STORE._params[name], _STORE._constraints[name]

@@ -25,6 +25,11 @@ class DeclarationError(PurepyroError, TypeError):
 class FrozenError(PurepyroError, attrs.exceptions.FrozenInstanceError):
     """An attribute of a Module was assigned or deleted."""
 
+    def __init__(self, message: str) -> None:
+        # attrs' own takes no message, and has one in its class.
+        AttributeError.__init__(self, message)
+        self.msg = message
+
 
 class OutsideRunError(PurepyroError, RuntimeError):
     """A declared field was read while no run was going on."""

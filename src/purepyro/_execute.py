@@ -73,7 +73,7 @@ def execute(
     setting: Setting,
 ) -> Outcome[R]:
     """Run ``model`` once, as a pure function of its arguments."""
-    check_key(key)
+    check_key(key, single=True)
     inputs = Inputs(setting.params, args, kwargs)
     root = root_of(model)
     run = _Run(model, key, args, kwargs, setting, plain=root is None)

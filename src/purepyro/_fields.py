@@ -26,7 +26,8 @@ from ._errors import DeclarationError, DtypeError, describe
 from ._scope import OVERRIDES, read
 from ._types import Prior
 
-Owner = TypeVar("Owner", default=Any, contravariant=True)
+# The bound lets checkers infer nothing of a lambda's argument, instead of object.
+Owner = TypeVar("Owner", bound=Any, default=Any, contravariant=True)
 Other = TypeVar("Other")
 
 

@@ -59,7 +59,8 @@ class Parent(Module):
     y = PyroSample(dist.Normal(0.0, 1.0))
 
     def forward(self) -> Tensor:
-        total = self.x + self.y + self.child() + self.net(torch.ones(2)).sum()
+        net: Tensor = self.net(torch.ones(2))
+        total = self.x + self.y + self.child() + net.sum()
         for layer in self.layers:
             total = total + layer()
         return total + self.parts["left"]()
@@ -76,9 +77,8 @@ class TheirChild(PyroModule):
         self.v = PyroParamOfPyro(torch.tensor(2.0), constraint=constraints.positive)
         self.w = PyroSampleOfPyro(dist.Normal(0.0, 1.0))
 
-    def forward(self) -> Tensor:
-        total: Tensor = self.u + torch.as_tensor(self.v) + torch.as_tensor(self.w)
-        return total
+    def forward(self) -> object:
+        return self.u + torch.as_tensor(self.v) + torch.as_tensor(self.w)
 
 
 class TheirParent(PyroModule):
@@ -91,12 +91,10 @@ class TheirParent(PyroModule):
         self.x = nn.Parameter(torch.tensor(3.0))
         self.y = PyroSampleOfPyro(dist.Normal(0.0, 1.0))
 
-    def forward(self) -> Tensor:
-        total: Tensor = self.x + torch.as_tensor(self.y) + self.child()
-        total = total + self.net(torch.ones(2)).sum()
-        for layer in self.layers:
-            total = total + layer()
-        return total + self.parts["left"]()
+    def forward(self) -> object:
+        children = [self.child, *self.layers.children(), *self.parts.children()]
+        total = self.x + torch.as_tensor(self.y) + self.net(torch.ones(2)).sum()
+        return total + sum(child() for child in children)
 
 
 CHILDREN = ("child", "layers.0", "layers.1", "parts.left")
@@ -150,9 +148,8 @@ def test_row_18_torch_modules_anywhere(key: random.Key) -> None:
         deep: nn.Sequential
 
         def forward(self, x: Tensor) -> Tensor:
-            for net in (self.one, *self.many, self.deep):
-                x = net(x)
-            return x
+            y: Tensor = self.deep(self.many[1](self.many[0](self.one(x))))
+            return y
 
     linears = [nn.Linear(2, 2, bias=False) for _ in range(4)]
     nets = Nets(linears[0], (linears[1], nn.ReLU()), nn.Sequential(linears[2], nn.Tanh()))
@@ -172,7 +169,8 @@ def test_row_18_same_torch_parameter_twice_is_one(key: random.Key) -> None:
         decode: nn.Linear
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.decode(self.encode(x))
+            y: Tensor = self.decode(self.encode(x))
+            return y
 
     a, b = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
     b.weight = a.weight
@@ -187,7 +185,8 @@ def test_row_18_frozen_torch_parameter_is_a_setting(key: random.Key) -> None:
         net: nn.Linear
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.net(x)
+            y: Tensor = self.net(x)
+            return y
 
     net = nn.Linear(2, 2)
     net.weight.requires_grad_(False)
@@ -433,21 +432,24 @@ def test_row_28_two_instances_share_nothing(key: random.Key) -> None:
         assert float(apply(model, init(model, key), key)) == start
     assert len(pyro.get_param_store()) == 0
 
-    class Theirs(PyroModule):
-        def __init__(self, start: float) -> None:
-            super().__init__()
-            self.x = PyroParamOfPyro(torch.tensor(start))
 
-        def forward(self) -> object:
-            return self.x
+class TheirOne(PyroModule):
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.x = PyroParamOfPyro(torch.tensor(start))
 
-    theirs = [Theirs(1.0)(), Theirs(2.0)()]
-    assert [float(torch.as_tensor(x)) for x in theirs] == [1.0, 1.0], "Pyro's store is shared"
-    pyro.clear_param_store()
+    def forward(self) -> Tensor:
+        return torch.as_tensor(self.x).detach()
+
+
+def test_row_28_pyros_store_is_shared() -> None:
+    assert [float(TheirOne(1.0)()), float(TheirOne(2.0)())] == [1.0, 1.0]
+
+
+def test_row_28_two_pyromodules_share_nothing_under_apply(key: random.Key) -> None:
     for start in (1.0, 2.0):
-        model_of_pyro = Theirs(start)
-        x = apply(model_of_pyro, init(model_of_pyro, key), key)
-        assert float(torch.as_tensor(x)) == start
+        model = TheirOne(start)
+        assert float(apply(model, init(model, key), key)) == start
 
 
 def test_row_28_the_store_is_neither_read_nor_written(key: random.Key) -> None:

@@ -51,9 +51,9 @@ def own_draw(distribution: object, shape: tuple[int, ...], *, part_of: bool) -> 
 _NO_RSAMPLE: object = Distribution.rsample
 
 
-def call(function: object, *arguments: object) -> Tensor:
+def call(function: object, *arguments: object, **named: object) -> Tensor:
     """The tensor that an untyped function returns."""
-    return cast(Callable[..., Tensor], function)(*arguments)
+    return cast(Callable[..., Tensor], function)(*arguments, **named)
 
 
 def beta_part(owner: object) -> Beta:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from . import _discrete
 from ._boundary import call, number, part, shape_of, tensor
+from ._scalars import wrapped
 from ._shape import plan
 from ._source import KeySource
 from ._steady import row_sum, softmax
-from ._scalars import wrapped
 from ._words import uniforms
 
 Shape = tuple[int, ...]
@@ -96,16 +96,22 @@ def discrete_hmm(draw: Draw, source: KeySource, d: object, shape: Shape) -> Tens
     full = (*shape, *batch)
     first = _index(source, initial.expand(*full, states))
     steps = _index(source, step.expand(*full, duration, states, states))
-    paths = call(_hmm._sequential_index, steps)
-    path = call(Vindex(paths).__getitem__, (..., slice(None), first))
+    paths = call(part(_hmm, "_sequential_index"), steps)
+    path = _indexed(paths, (..., slice(None), first))
     emission = part(d, "observation_dist")
     each = call(part(emission, "expand"), torch.Size((*batch, duration, states)))
     values = draw(source, each, shape)
     rest = (slice(None),) * len(shape_of(emission, "event_shape"))
-    return call(Vindex(values).__getitem__, (..., path, *rest))
+    return _indexed(values, (..., path, *rest))
 
 
 def _index(source: KeySource, logits: Tensor) -> Tensor:
     """A category for each row of logits."""
     probs = softmax(logits, -1)
     return _discrete.categorical(source.next_key(logits.device), probs, 1).squeeze(-1)
+
+
+def _indexed(values: Tensor, index: tuple[object, ...]) -> Tensor:
+    """Pyro's vectorised indexing."""
+    view: Callable[[Tensor], object] = Vindex
+    return call(part(view(values), "__getitem__"), index)

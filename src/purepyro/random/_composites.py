@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import cache
 from types import FunctionType, MappingProxyType
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional, init
 
 Body = Callable[..., object]
+Nonlinearity = init._NonlinearityType
 
 
 def _functions(module: object, names: str) -> list[FunctionType]:
@@ -35,10 +36,12 @@ COMPOSITES = frozenset(
 )
 
 
-@lru_cache(maxsize=None)
+@cache
 def unchecked(function: FunctionType) -> Body:
     """A copy of a function of torch that does not ask whether a function mode is on."""
-    checks = {name: _never for name in function.__globals__ if name.startswith("has_torch_function")}
+    checks = {
+        name: _never for name in function.__globals__ if name.startswith("has_torch_function")
+    }
     names = {**function.__globals__, **checks}
     code, defaults, cells = function.__code__, function.__defaults__, function.__closure__
     copy = FunctionType(code, names, function.__name__, defaults, cells)
@@ -64,7 +67,7 @@ def _init_kaiming_uniform(
     tensor: Tensor,
     a: float = 0.0,
     mode: str = "fan_in",
-    nonlinearity: str = "leaky_relu",
+    nonlinearity: Nonlinearity = "leaky_relu",
     **_: object,
 ) -> Tensor:
     if tensor.numel() == 0:

@@ -8,9 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch._C import _functorch, _len_torch_dispatch_stack
+from torch._C import _len_torch_dispatch_stack
+from torch._C._functorch import (
+    get_unwrapped,
+    is_functorch_wrapped_tensor,
+    is_gradtrackingtensor,
+    peek_interpreter_stack,
+)
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
-
 
 Words64 = NDArray[np.uint64]
 
@@ -32,16 +37,16 @@ def plain(value: Tensor) -> Tensor | None:
     """The plain CPU tensor behind `value`, or None if its values cannot or must not be read."""
     if torch.compiler.is_compiling() or _len_torch_dispatch_stack():
         return None
-    while _functorch.is_functorch_wrapped_tensor(value):
-        if not _functorch.is_gradtrackingtensor(value):
+    while is_functorch_wrapped_tensor(value):
+        if not is_gradtrackingtensor(value):
             return None
-        value = _functorch.get_unwrapped(value)
+        value = get_unwrapped(value)
     return value if type(value) is Tensor and value.device.type == "cpu" else None
 
 
 def outside_transforms() -> AbstractContextManager[object]:
     """A block in which plain tensors stay plain although a transform of torch.func is running."""
-    if _functorch.peek_interpreter_stack() is None:
+    if peek_interpreter_stack() is None:
         return _NOTHING
     return temporarily_clear_interpreter_stack()
 

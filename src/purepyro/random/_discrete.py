@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ._gamma import first_accepted
 from ._key import Key
-from ._shape import plan
+from ._shape import broadcast, plan
 from ._streams import stream
 from ._words import open_uniforms, uniforms
 
@@ -48,9 +48,9 @@ def poisson(key: Key, rate: Tensor) -> Tensor:
 
 def binomial(key: Key, count: Tensor, probs: Tensor) -> Tensor:
     """Binomial counts, one for each pair of `count` and `probs` broadcast."""
-    trials, success = torch.broadcast_tensors(
-        count.detach().to(torch.float64), probs.detach().to(torch.float64)
-    )
+    shape = broadcast(count.shape, probs.shape)
+    trials = count.detach().to(torch.float64).expand(shape)
+    success = probs.detach().to(torch.float64).expand(shape)
     flipped = success > 0.5
     rare = torch.where(flipped, 1.0 - success, success)
     small = trials * rare < _SMALL_MEAN
@@ -107,8 +107,10 @@ def _inverted(key: Key, like: Tensor, probs: Tensor) -> Tensor:
 
 
 def _poisson_large(key: Key, mean: Tensor) -> Tensor:
-    """Hörmann (1993), "The transformed rejection method for generating Poisson random variables",
-    algorithm PTRS, with a fixed number of proposals side by side.
+    """By rejection, with a fixed number of proposals side by side.
+
+    Hörmann (1993), "The transformed rejection method for generating Poisson random variables",
+    algorithm PTRS.
     """
     rate = torch.where(mean >= _SMALL_MEAN, mean, _SMALL_MEAN).unsqueeze(-1)
     b = 0.931 + 2.53 * torch.sqrt(rate)

@@ -178,7 +178,9 @@ def permutation(key: Key, n: int) -> Tensor:
     checked = check_key(key, single=True)
     consume(checked, "permutation")
     if n < 0:
-        raise ValueError(f"`n` is {n}. There are no orders of fewer than no integers. Write n >= 0.")
+        raise ValueError(
+            f"`n` is {n}. There are no orders of fewer than no integers. Write n >= 0."
+        )
     return _integers.permutation(checked, n)
 
 

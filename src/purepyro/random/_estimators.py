@@ -1,7 +1,7 @@
 """Keyed draws of Pyro's distributions that come with gradient estimators of their own.
 
-Pyro draws inside an `autograd.Function` that torch.func cannot see through. Here the number is drawn
-outside, and that function's own backward pass is attached to it.
+Pyro draws inside an `autograd.Function` that torch.func cannot see through. Here the number is
+drawn outside, and that function's own backward pass is attached to it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from . import _discrete
-from ._boundary import shape_of, tensor
+from ._boundary import part, shape_of, tensor
 from ._shape import plan
 from ._source import KeySource
 from ._steady import matmul, sigmoid
@@ -53,14 +53,14 @@ class _Attached(Function):
         ctx.save_for_backward(*cast(list[Tensor], tensors)[ctx.count :])
 
     @staticmethod
-    def backward(ctx: _Context, outer: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
+    def backward(ctx: _Context, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        saved, outer = ctx.saved_tensors, grad_outputs[0]
         found = ctx.backward_pass(SimpleNamespace(saved_tensors=saved), outer)
         return None, None, None, *found[: ctx.count], *(None for _ in saved)
 
 
 def attached(
-    function: type, value: Tensor, parameters: tuple[Tensor, ...], saved: tuple[Tensor, ...]
+    function: object, value: Tensor, parameters: tuple[Tensor, ...], saved: tuple[Tensor, ...]
 ) -> Tensor:
     """`value` with gradients to `parameters` by the backward pass of one of Pyro's functions."""
     outer = getattr(function, "backward")  # noqa: B009
@@ -76,7 +76,7 @@ def omt_multivariate_normal(source: KeySource, d: object, shape: Shape) -> Tenso
     loc, factor = tensor(d, "loc"), tensor(d, "scale_tril")
     white = normals(plan(source.next_key(loc.device), (*shape, *loc.shape)), loc.dtype)
     moved = matmul(white, factor.mT)
-    return attached(_omt._OMTMVNSample, loc + moved, (loc, factor), (moved, white, factor))
+    return attached(part(_omt, "_OMTMVNSample"), loc + moved, (loc, factor), (moved, white, factor))
 
 
 def avf_multivariate_normal(source: KeySource, d: object, shape: Shape) -> Tensor:
@@ -84,7 +84,9 @@ def avf_multivariate_normal(source: KeySource, d: object, shape: Shape) -> Tenso
     loc, factor, control = tensor(d, "loc"), tensor(d, "scale_tril"), tensor(d, "control_var")
     white = normals(plan(source.next_key(loc.device), (*shape, *loc.shape)), loc.dtype)
     value = loc + matmul(white, factor.mT)
-    return attached(_avf._AVFMVNSample, value, (loc, factor, control), (factor, control, white))
+    return attached(
+        part(_avf, "_AVFMVNSample"), value, (loc, factor, control), (factor, control, white)
+    )
 
 
 def mixture_of_normals(source: KeySource, d: object, shape: Shape) -> Tensor:
@@ -96,7 +98,7 @@ def mixture_of_normals(source: KeySource, d: object, shape: Shape) -> Tensor:
     white = normals(plan(source.next_key(locs.device), tuple(loc.shape)), locs.dtype)
     value = loc + scale * white
     saved = (value, scales, locs, logits, probs)
-    return attached(_mixture._MixDiagNormalSample, value, (locs, scales, logits), saved)
+    return attached(part(_mixture, "_MixDiagNormalSample"), value, (locs, scales, logits), saved)
 
 
 def mixture_of_normals_shared(source: KeySource, d: object, shape: Shape) -> Tensor:
@@ -108,7 +110,7 @@ def mixture_of_normals_shared(source: KeySource, d: object, shape: Shape) -> Ten
     white = normals(plan(source.next_key(locs.device), tuple(loc.shape)), locs.dtype)
     value = loc + scale * white
     saved = (value, scale, locs, logits, probs)
-    function = _shared._MixDiagNormalSharedCovarianceSample
+    function = part(_shared, "_MixDiagNormalSharedCovarianceSample")
     return attached(function, value, (locs, scale, logits), saved)
 
 
@@ -120,7 +122,7 @@ def gaussian_scale_mixture(source: KeySource, d: object, shape: Shape) -> Tensor
     white = normals(plan(source.next_key(coord.device), full), coord.dtype)
     value = coord * _taken(sizes, which).unsqueeze(-1) * white
     saved = (value, coord, logits, sizes, probs, tensor(d, "coeffs"))
-    return attached(_scales._GSMSample, value, (coord, logits, sizes), saved)
+    return attached(part(_scales, "_GSMSample"), value, (coord, logits, sizes), saved)
 
 
 def relaxed_bernoulli_straight_through(source: KeySource, d: object, shape: Shape) -> Tensor:

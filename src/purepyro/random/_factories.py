@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import _integers
-from ._shape import plan
+from ._shape import broadcast, plan
 from ._source import KeySource
 from ._words import normals, uniforms
 
@@ -149,12 +149,12 @@ def normal(
     """`torch.normal`: means and standard deviations as tensors, or numbers and a size."""
     given = [value for value in (mean, std) if isinstance(value, Tensor)]
     if given:
-        shape = torch.broadcast_shapes(*(value.shape for value in given))
+        shape = broadcast(*(value.shape for value in given))
         key, wanted = source.next_key(given[0].device), given[0].dtype
     else:
-        shape = torch.Size(size or ())
+        shape = tuple(size or ())
         key, wanted = source.next_key(_device(out, device)), _dtype(out, dtype)
-    found = normals(plan(key, tuple(shape)), wanted) * std + mean
+    found = normals(plan(key, shape), wanted) * std + mean
     return _finished(found, out, False)
 
 

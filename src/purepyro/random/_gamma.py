@@ -44,8 +44,10 @@ def log_gamma(key: Key, concentration: Tensor) -> Tensor:
 
 
 def _marsaglia_tsang(key: Key, alpha: Tensor) -> Tensor:
-    """Marsaglia & Tsang (2000), "A simple method for generating gamma variables", with a fixed
-    number of proposals side by side, of which the first accepted one is taken.
+    """Gamma numbers of shape 1 or more.
+
+    Marsaglia & Tsang (2000), "A simple method for generating gamma variables", with a fixed number
+    of proposals side by side, of which the first accepted one is taken.
     """
     shape = (*alpha.shape, PROPOSALS)
     normal = normals(plan(stream(key, 0), shape), alpha.dtype)

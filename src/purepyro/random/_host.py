@@ -55,7 +55,8 @@ def blocks(keys: Wide, count: int) -> tuple[Words, Words]:
     number = keys.shape[0]
     if number == 1 and count <= 3:
         return _few_blocks(int(keys[0, 0]), int(keys[0, 1]), count)
-    return expand(keys[:, 0], keys[:, 1, None] + np.arange(count, dtype=np.uint64))
+    counters = np.add(keys[:, 1, None], np.arange(count, dtype=np.uint64), dtype=np.uint64)
+    return expand(keys[:, 0], counters)
 
 
 def expand(seeds: Wide, counters: Wide) -> tuple[Words, Words]:
@@ -92,7 +93,7 @@ def _schedule(seeds: Wide, shape: tuple[int, ...]) -> Wide:
 
 
 def _spread(values: Wide, shape: tuple[int, ...]) -> Wide:
-    """`values` broadcast to `shape`; written out where that is small, as it halves a ufunc's cost."""
+    """`values` broadcast to `shape`; written out where small, which halves a ufunc's cost."""
     spread = np.broadcast_to(values, shape)
     return np.ascontiguousarray(spread) if spread.size <= _SMALL else spread
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ._boundary import call, part
+
 
 class _Context(Protocol):
     saved_tensors: tuple[Tensor, Tensor]
@@ -39,12 +41,12 @@ class _Gamma(Function):
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def backward(ctx: _Context, outer: Tensor) -> tuple[Tensor, None]:
-        return outer * torch._standard_gamma_grad(*ctx.saved_tensors), None
+    def backward(ctx: _Context, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return grad_outputs[0] * _gamma_slope(*ctx.saved_tensors), None
 
     @staticmethod
-    def jvp(ctx: _Context, tangent: Tensor | None, _: Tensor | None) -> Tensor:
-        slope = torch._standard_gamma_grad(*ctx.saved_tensors)
+    def jvp(ctx: _Context, *grad_inputs: Tensor | None) -> Tensor:
+        tangent, slope = grad_inputs[0], _gamma_slope(*ctx.saved_tensors)
         return torch.zeros_like(slope) if tangent is None else tangent * slope
 
 
@@ -61,23 +63,27 @@ class _Dirichlet(Function):
         ctx.save_for_forward(*inputs)
 
     @staticmethod
-    def backward(ctx: _Context, outer: Tensor) -> tuple[Tensor, None]:
-        value = ctx.saved_tensors[1]
+    def backward(ctx: _Context, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        outer, value = grad_outputs[0], ctx.saved_tensors[1]
         slope = _dirichlet_slope(*ctx.saved_tensors)
         return slope * (outer - (value * outer).sum(-1, keepdim=True)), None
 
     @staticmethod
-    def jvp(ctx: _Context, tangent: Tensor | None, _: Tensor | None) -> Tensor:
-        value = ctx.saved_tensors[1]
+    def jvp(ctx: _Context, *grad_inputs: Tensor | None) -> Tensor:
+        tangent, value = grad_inputs[0], ctx.saved_tensors[1]
         if tangent is None:
             return torch.zeros_like(value)
         moved = _dirichlet_slope(*ctx.saved_tensors) * tangent
         return moved - value * moved.sum(-1, keepdim=True)
 
 
+def _gamma_slope(concentration: Tensor, value: Tensor) -> Tensor:
+    return call(part(torch, "_standard_gamma_grad"), concentration, value)
+
+
 def _dirichlet_slope(concentration: Tensor, value: Tensor) -> Tensor:
     total = concentration.sum(-1, keepdim=True).expand_as(concentration)
-    return torch._dirichlet_grad(value, concentration, total)
+    return call(part(torch, "_dirichlet_grad"), value, concentration, total)
 
 
 # torch leaves `Function.apply` without a type.
@@ -91,5 +97,5 @@ def attach_gamma(concentration: Tensor, value: Tensor) -> Tensor:
 
 
 def attach_dirichlet(concentration: Tensor, value: Tensor) -> Tensor:
-    """`value`, Dirichlet vectors of `concentration` along the last dimension, with their gradient."""
+    """`value`, Dirichlet vectors along the last dimension, with their gradient."""
     return _apply_dirichlet(concentration, value)

@@ -72,9 +72,7 @@ def geometric_(source: KeySource, target: Tensor, p: float, **_: object) -> Tens
     return fill(target, found)
 
 
-def bernoulli_(
-    source: KeySource, target: Tensor, p: float | Tensor = 0.5, **_: object
-) -> Tensor:
+def bernoulli_(source: KeySource, target: Tensor, p: float | Tensor = 0.5, **_: object) -> Tensor:
     """`Tensor.bernoulli_`."""
     key = source.next_key(target.device)
     wide = torch.float64 if target.dtype is torch.float64 else torch.float32

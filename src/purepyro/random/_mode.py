@@ -38,14 +38,16 @@ class KeyedRandom(TorchFunctionMode):
         self._outer: list[KeyedRandom | None] = []
 
     def __enter__(self) -> Self:
-        super().__enter__()
+        enter: Callable[[], object] = super().__enter__
+        enter()
         self._outer.append(_THREAD.mode)
         _THREAD.mode = self
         return self
 
     def __exit__(self, *error: Any) -> None:
         _THREAD.mode = self._outer.pop()
-        super().__exit__(*error)
+        leave: Callable[..., object] = super().__exit__
+        leave(*error)
 
     def __torch_function__(
         self,
@@ -53,7 +55,7 @@ class KeyedRandom(TorchFunctionMode):
         types: Sequence[type],
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    ) -> object:
         named = kwargs or {}
         handler = KEYED.get(func)
         if handler is not None:
@@ -70,9 +72,7 @@ class KeyedRandom(TorchFunctionMode):
             hidden(*args, **named)
         return func(*args, **named)
 
-    def _python(
-        self, func: FunctionType, args: Sequence[Any], named: Mapping[str, Any]
-    ) -> Any:
+    def _python(self, func: FunctionType, args: Sequence[Any], named: Mapping[str, Any]) -> object:
         body = INITIALISERS.get(func)
         if body is None and func in COMPOSITES:
             body = unchecked(func)
@@ -87,9 +87,9 @@ def keyed(key: Key) -> KeyedRandom:
     """A block in which every random call of torch draws from `key`.
 
     The first call draws from the key itself, call j >= 1 from `fold_in(key, 2**62 + j)`. Works with
-    code that knows nothing of keys (`torch.nn.init`, dropout, `torch.distributions`), in eager mode,
-    under `torch.func.vmap` and `grad` and while a graph is traced. The global generator is neither
-    read nor changed.
+    code that knows nothing of keys (`torch.nn.init`, dropout, `torch.distributions`), in eager
+    mode, under `torch.func.vmap` and `grad` and while a graph is traced. The global generator is
+    neither read nor changed.
 
     Args:
         key: A single key.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import TypeVar
+from collections.abc import Hashable, Mapping, Sequence
+from functools import cache
+from typing import TypeVar, cast
 
 from torch import Tensor
 from torch._C import DisableTorchFunction
@@ -24,9 +24,9 @@ T = TypeVar("T")
 def sample(key: Key, distribution: object, sample_shape: Sequence[int] = ()) -> Tensor:
     """One draw of a distribution, as a function of the key.
 
-    What `distribution(sample_shape)` of Pyro does: reparameterised where the distribution is. Works in
-    eager mode, under `torch.func.vmap` (over keys, parameters or both), `torch.func.grad` and while a
-    graph is traced; a draw under vmap over keys has the bits of the same draw in a loop.
+    What `distribution(sample_shape)` of Pyro does: reparameterised where the distribution is.
+    Works in eager mode, under `torch.func.vmap` (over keys, parameters or both), `torch.func.grad`
+    and while a graph is traced. A draw under vmap over keys has the bits of the same draw alone.
 
     Args:
         key: A single key.
@@ -59,7 +59,7 @@ def sample(key: Key, distribution: object, sample_shape: Sequence[int] = ()) -> 
 
 def draw_distribution(key: Key, distribution: object, shape: Shape = ()) -> Tensor:
     """`sample` without the checks of the key."""
-    leaf = leaf_of(type(distribution))
+    leaf = leaf_of(_kind(distribution))
     if leaf is not None:
         return _leaf_draw(leaf, KeySource(key), distribution, shape)
     with unchecked():
@@ -68,7 +68,7 @@ def draw_distribution(key: Key, distribution: object, shape: Shape = ()) -> Tens
 
 def _inside(distribution: object, shape: Shape, *, part_of: bool) -> Tensor:
     """The draw of a distribution inside a keyed block."""
-    composed = _composed_of(type(distribution))
+    composed = _composed_of(_kind(distribution))
     if composed is None:
         return own_draw(distribution, shape, part_of=part_of)
     value = composed(_part, current_source(), distribution, shape)
@@ -77,7 +77,7 @@ def _inside(distribution: object, shape: Shape, *, part_of: bool) -> Tensor:
 
 def _part(source: KeySource, distribution: object, shape: Shape) -> Tensor:
     """The draw of a part of a distribution."""
-    leaf = leaf_of(type(distribution))
+    leaf = leaf_of(_kind(distribution))
     if leaf is not None:
         return _leaf_draw(leaf, source, distribution, shape)
     return _inside(distribution, shape, part_of=True)
@@ -90,31 +90,35 @@ def _leaf_draw(leaf: Leaf, source: KeySource, distribution: object, shape: Shape
         return value if reparameterised(distribution) else value.detach()
 
 
-@lru_cache(maxsize=None)
-def leaf_of(kind: type) -> Leaf | None:
+@cache
+def leaf_of(kind: Hashable) -> Leaf | None:
     """The keyed version of a distribution that is made of numbers only."""
     reason = _entry(UNSUPPORTED, kind)
     if reason is not None:
         raise UnsupportedDistributionError(
-            f"The distribution is a `{kind.__name__}`, which cannot be drawn: {reason}. Give its site "
-            "a value by `obs=` or by conditioning, or choose another distribution."
+            f"The distribution is a `{cast(type, kind).__name__}`. It cannot be drawn: {reason}. "
+            "Give its site a value by `obs=` or by conditioning, or choose another distribution."
         )
     return _entry(LEAVES, kind)
 
 
-@lru_cache(maxsize=None)
-def _composed_of(kind: type) -> Composed | None:
+@cache
+def _composed_of(kind: Hashable) -> Composed | None:
     return _entry(COMPOSED, kind)
 
 
-def _entry(table: Mapping[type, T], kind: type) -> T | None:
+def _entry(table: Mapping[type, T], kind: Hashable) -> T | None:
     """The entry of the nearest base class, unless a class below it draws in a way of its own."""
-    for ancestor in kind.__mro__:
+    for ancestor in cast(type, kind).__mro__:
         if ancestor in table:
             return table[ancestor]
         if _OWN_WAYS & vars(ancestor).keys():
             return None
     return None
+
+
+def _kind(distribution: object) -> Hashable:
+    return cast(Hashable, type(distribution))
 
 
 _OWN_WAYS = frozenset({"sample", "rsample"})

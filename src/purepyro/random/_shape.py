@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from .._errors import describe
@@ -15,10 +16,10 @@ Shape = int | Sequence[int]
 
 
 class Plan(NamedTuple):
-    """`count` numbers from each of `keys` (*lead, 2), to be reshaped to `shape`."""
+    """`size` numbers from each of `keys` (*lead, 2), to be reshaped to `shape`."""
 
     keys: Tensor
-    count: int
+    size: int
     shape: tuple[int, ...]
 
 
@@ -27,6 +28,11 @@ def flat(shape: tuple[Shape, ...]) -> tuple[int, ...]:
     if len(shape) == 1 and not isinstance(shape[0], int):
         return tuple(shape[0])
     return tuple(size for size in shape if isinstance(size, int))
+
+
+def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
+    """The shape with which all of `shapes` broadcast."""
+    return np.broadcast_shapes(*(tuple(shape) for shape in shapes))
 
 
 def plan(key: Key, shape: tuple[int, ...]) -> Plan:
@@ -55,7 +61,7 @@ def plan(key: Key, shape: tuple[int, ...]) -> Plan:
 
 def _mismatch(key: Key, shape: tuple[int, ...]) -> str:
     return (
-        f"The keys are {describe(key)} and the shape to draw is {list(shape)}. The batch of a stack "
-        f"of keys, here {list(key.shape[:-1])}, must be the leading dimensions of the shape, so "
-        "that each key draws its own slice. Draw one key's shape under `torch.vmap` instead."
+        f"The keys are {describe(key)} and the shape to draw is {list(shape)}. The batch of the "
+        f"keys, here {list(key.shape[:-1])}, must be the leading dimensions of the shape, so that "
+        "each key draws its own slice. Or draw one key's share under `torch.vmap`."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from types import MappingProxyType
 
 import torch
@@ -61,8 +62,8 @@ KEYED: Mapping[object, Handler] = MappingProxyType(
 
 
 def _recurrent(*args: object, **_: object) -> None:
-    """Refuse dropout inside torch's recurrent kernels: (..., dropout, train, bidirectional, ...)."""
-    for dropout, train in zip(args, args[1:], strict=False):
+    """Refuse dropout in torch's recurrent kernels: (..., dropout, train, bidirectional, ...)."""
+    for dropout, train in pairwise(args):
         if isinstance(dropout, float) and dropout > 0.0 and train is True:
             raise NotImplementedError(
                 f"A recurrent layer drops units with probability {dropout} inside a keyed block. "

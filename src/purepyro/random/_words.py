@@ -1,6 +1,6 @@
 """Streams of random words, and the uniform and normal numbers made of them.
 
-Every function takes a `Plan` and returns (*lead, count), or the plan's shape. Each has two ways to
+Every function takes a `Plan` and returns (*lead, size), or the plan's shape. Each has two ways to
 the same bits: NumPy where the keys can be read, torch operations elsewhere. The float functions
 used (log, sqrt, cos, sin) give the same bits wherever in a tensor a number stands, which makes a
 draw under vmap equal to the draws of a loop; pow, sigmoid and softplus of torch do not.
@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import _host, _philox
+from . import _host, _native, _philox
 from ._concrete import outside_transforms, readable
+from ._constants import MASK32
 from ._host import Wide, Words
 from ._shape import Plan
 
@@ -26,28 +27,38 @@ _DIGITS = {torch.float32: 24, torch.float64: 53, torch.float16: 11, torch.bfloat
 
 def words(plan: Plan) -> Tensor:
     """32-bit words as int64 in [0, 2**32)."""
+    kernels = _native.native(plan.keys)
+    if kernels is not None:
+        narrow = _native.bits(kernels, plan.keys, plan.size, torch.int32)
+        return (narrow.to(torch.int64) & MASK32).reshape(plan.shape)
     pairs = readable(plan.keys)
     if pairs is not None:
         with outside_transforms():
-            found = _host_words(pairs, plan.count).astype(np.int64)
+            found = _host_words(pairs, plan.size).astype(np.int64)
             return torch.from_numpy(found).reshape(plan.shape)
-    lanes = _philox.blocks(plan.keys, -(-plan.count // 4))
+    lanes = _philox.blocks(plan.keys, -(-plan.size // 4))
     return _interleaved(list(lanes), plan)
 
 
 def wide_words(plan: Plan) -> Tensor:
     """64-bit words as int64 bit patterns; the first word of a pair is the high half."""
+    kernels = _native.native(plan.keys)
+    if kernels is not None:
+        return _native.bits(kernels, plan.keys, plan.size, torch.int64).reshape(plan.shape)
     pairs = readable(plan.keys)
     if pairs is not None:
         with outside_transforms():
-            found = _host_wide_words(pairs, plan.count).view(np.int64)
+            found = _host_wide_words(pairs, plan.size).view(np.int64)
             return torch.from_numpy(found).reshape(plan.shape)
-    w0, w1, w2, w3 = _philox.blocks(plan.keys, -(-plan.count // 2))
+    w0, w1, w2, w3 = _philox.blocks(plan.keys, -(-plan.size // 2))
     return _interleaved([_philox.join(w1, w0), _philox.join(w3, w2)], plan)
 
 
 def uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
     """Uniform numbers in [0, 1)."""
+    kernels = _native.native(plan.keys)
+    if kernels is not None and dtype in (torch.float32, torch.float64):
+        return _native.uniforms(kernels, plan.keys, plan.size, dtype).reshape(plan.shape)
     digits = _DIGITS[dtype]
     mask, scale = (1 << digits) - 1, 2.0**-digits
     pairs = readable(plan.keys)
@@ -55,7 +66,7 @@ def uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
         found = wide_words(plan) if digits == 53 else words(plan)
         return (found & mask).to(dtype) * scale
     with outside_transforms():
-        return _host_uniforms(pairs, plan.count, dtype).reshape(plan.shape)
+        return _host_uniforms(pairs, plan.size, dtype).reshape(plan.shape)
 
 
 def open_uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
@@ -67,22 +78,36 @@ def open_uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
 
 def normals(plan: Plan, dtype: torch.dtype) -> Tensor:
     """Standard normal numbers in pairs by the method of Box and Muller (1958)."""
+    if _native.native(plan.keys) is not None:
+        return _normals_of_words(plan, dtype)
     pairs = readable(plan.keys)
     if pairs is not None:
         with outside_transforms():
-            return _host_normals(pairs, plan.count, dtype).reshape(plan.shape)
+            return _host_normals(pairs, plan.size, dtype).reshape(plan.shape)
     if dtype is torch.float64:
-        w0, w1, w2, w3 = _philox.blocks(plan.keys, -(-plan.count // 2))
+        w0, w1, w2, w3 = _philox.blocks(plan.keys, -(-plan.size // 2))
         return _interleaved([*_box_muller(_double(w0, w1), _double(w2, w3))], plan)
-    w0, w1, w2, w3 = _philox.blocks(plan.keys, -(-plan.count // 4))
+    w0, w1, w2, w3 = _philox.blocks(plan.keys, -(-plan.size // 4))
     found = [*_box_muller(_single(w0), _single(w1)), *_box_muller(_single(w2), _single(w3))]
     return _interleaved(found, plan).to(dtype)
+
+
+def _normals_of_words(plan: Plan, dtype: torch.dtype) -> Tensor:
+    """The same from whole words: for kernels that give them, as their normals are not our bits."""
+    whole = Plan(plan.keys, 2 * -(-plan.size // 2), (*plan.keys.shape[:-1], -1))
+    if dtype is torch.float64:
+        word = wide_words(whole)
+        number = _double(word >> 32 & MASK32, word & MASK32)
+    else:
+        number = _single(words(whole))
+    numbers = _box_muller(number[..., 0::2], number[..., 1::2])
+    return _interleaved([*numbers], plan).to(dtype)
 
 
 def _interleaved(parts: list[Tensor], plan: Plan) -> Tensor:
     """The parts of each block side by side, block after block, cut to the plan's count."""
     found = torch.stack(parts, dim=-1).flatten(-2)
-    return found[..., : plan.count].reshape(plan.shape)
+    return found[..., : plan.size].reshape(plan.shape)
 
 
 def _top(word: Tensor) -> Tensor:
@@ -139,9 +164,7 @@ def _host_normals(pairs: Wide, count: int, dtype: torch.dtype) -> Tensor:
     return _host_pairs(radial, angular, count).to(dtype)
 
 
-def _host_pairs(
-    radial: NDArray[np.floating], angular: NDArray[np.floating], count: int
-) -> Tensor:
+def _host_pairs(radial: NDArray[np.floating], angular: NDArray[np.floating], count: int) -> Tensor:
     """Box-Muller pairs (keys, count) from uniforms (pairs of a block, keys, blocks).
 
     Products are exact to the rounding in either library; log, sqrt, cos and sin must be torch's,

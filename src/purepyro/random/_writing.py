@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch._C import _functorch
+from torch._C._functorch import (
+    get_unwrapped,
+    is_batchedtensor,
+    is_functorch_wrapped_tensor,
+    maybe_get_level,
+)
 
 
 def fill(target: Tensor, value: Tensor) -> Tensor:
@@ -20,8 +25,8 @@ def fill(target: Tensor, value: Tensor) -> Tensor:
 def _lanes(value: Tensor) -> frozenset[int]:
     """The levels of vmap at which `value` has a lane of its own."""
     found = []
-    while _functorch.is_functorch_wrapped_tensor(value):
-        if _functorch.is_batchedtensor(value):
-            found.append(_functorch.maybe_get_level(value))
-        value = _functorch.get_unwrapped(value)
+    while is_functorch_wrapped_tensor(value):
+        if is_batchedtensor(value):
+            found.append(maybe_get_level(value))
+        value = get_unwrapped(value)
     return frozenset(found)
