@@ -121,7 +121,7 @@ def test_float64_throughout(key: random.Key) -> None:
 
 def test_an_empty_plate(key: random.Key) -> None:
     model = regression()
-    with pytest.raises(ShapeError, match="plate 'data' has size 0.*leave the plate out"):
+    with pytest.raises(ShapeError, match=r"plate 'data' has size 0.*leave the plate out"):
         apply(model, init(model, key), key, torch.zeros(0, 3))
 
 
@@ -179,7 +179,7 @@ def test_the_indices_of_a_subsample_are_a_value(key: random.Key) -> None:
     assert torch.equal(log_density(model, {}, record.latents, y), record.log_density)
     expected = dist.Normal(0.0, 1.0).log_prob(y[record.latents["data"]]).sum() * 10 / 4
     torch.testing.assert_close(record.log_density, expected)
-    with pytest.raises(MissingNameError, match="none for the site 'data'"):
+    with pytest.raises(MissingNameError, match=r"none for the site 'data'"):
         log_density(model, {}, {}, y)
 
 
@@ -339,7 +339,7 @@ def test_two_sites_of_one_name(key: random.Key) -> None:
         pyro.sample("z", dist.Normal(0.0, 1.0))
         pyro.sample("z", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(DuplicateSiteError, match="Two sites of this run are named 'z'"):
+    with pytest.raises(DuplicateSiteError, match=r"Two sites of this run are named 'z'"):
         apply(model, {}, key)
 
 
@@ -350,7 +350,7 @@ def test_a_site_with_the_name_of_a_field(key: random.Key) -> None:
         def forward(self) -> Tensor:
             return self.z + pyro.sample("z", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(DuplicateSiteError, match="named 'z'"):
+    with pytest.raises(DuplicateSiteError, match=r"named 'z'"):
         apply(Model(), {}, key)
 
 
@@ -362,7 +362,7 @@ def test_a_key_that_is_no_key(wrong: object) -> None:
 
 def test_a_stack_of_keys(key: random.Key) -> None:
     keys = random.split(key, 3)
-    with pytest.raises(KeyTypeError, match="vmap"):
+    with pytest.raises(KeyTypeError, match=r"vmap"):
         apply(regression(), {"linear.scale": torch.zeros(())}, keys, torch.ones(2, 3))
 
 
@@ -371,7 +371,7 @@ def test_a_key_used_twice(key: random.Key) -> None:
     params = init(model, key)
     with random.forbid_reuse():
         apply(model, params, key, torch.ones(2, 3))
-        with pytest.raises(KeyReuseError, match="apply"):
+        with pytest.raises(KeyReuseError, match=r"apply"):
             trace(model, params, key, torch.ones(2, 3))
 
 
@@ -402,7 +402,7 @@ def test_a_keyword_argument_changed_in_place(key: random.Key) -> None:
     def model(*, x: Tensor) -> Tensor:
         return x.zero_()
 
-    with pytest.raises(MutationError, match="changed argument 'x'"):
+    with pytest.raises(MutationError, match=r"changed argument 'x'"):
         apply(model, {}, key, x=torch.ones(2))
 
 

@@ -155,7 +155,7 @@ def test_a_cycle_is_named(key: random.Key) -> None:
         def forward(self) -> Tensor:
             return self.inner.b
 
-    with pytest.raises(CycleError, match="'inner.b' -> 'inner.c' -> 'inner.a' -> 'inner.b'"):
+    with pytest.raises(CycleError, match=r"'inner.b' -> 'inner.c' -> 'inner.a' -> 'inner.b'"):
         apply(Outer(Inner()), {}, key)
 
 
@@ -182,7 +182,7 @@ def test_an_error_inside_a_prior_names_its_site(key: random.Key) -> None:
         def forward(self) -> Tensor:
             return self.z
 
-    with pytest.raises(ValueError, match="scale") as caught:
+    with pytest.raises(ValueError, match=r"scale") as caught:
         apply(Broken(), {}, key)
     assert "'z'" in caught.value.__notes__[0]
 
@@ -194,13 +194,13 @@ def test_torch_distributions_are_refused_with_the_right_name() -> None:
 
 @pytest.mark.parametrize("prior", [torch.zeros(3), 3.0, "normal", dist.Normal])
 def test_what_is_no_prior(prior: object) -> None:
-    with pytest.raises(DeclarationError, match="PyroSample got .*, which is neither"):
+    with pytest.raises(DeclarationError, match=r"PyroSample got .*, which is neither"):
         PyroSample(prior)  # type: ignore[call-overload]  # pyright: ignore
 
 
 @pytest.mark.parametrize("init_value", [3.0, "one", [1.0], lambda a, b: a])
 def test_what_is_no_initial_value(init_value: object) -> None:
-    with pytest.raises(DeclarationError, match="PyroParam got .* as its initial value"):
+    with pytest.raises(DeclarationError, match=r"PyroParam got .* as its initial value"):
         PyroParam(init_value)  # type: ignore[call-overload]  # pyright: ignore
 
 
@@ -240,7 +240,7 @@ def test_an_initial_value_that_is_not_finite(key: random.Key) -> None:
 
 
 def test_a_wrong_constraint_or_event_dim() -> None:
-    with pytest.raises(DeclarationError, match="no constraint of pyro.distributions"):
+    with pytest.raises(DeclarationError, match=r"no constraint of pyro.distributions"):
         PyroParam(torch.tensor(1.0), constraint="positive")  # type: ignore[call-overload]  # pyright: ignore
-    with pytest.raises(DeclarationError, match="event_dim=-1"):
+    with pytest.raises(DeclarationError, match=r"event_dim=-1"):
         PyroParam(torch.zeros(2), event_dim=-1)

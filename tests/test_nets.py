@@ -186,7 +186,9 @@ def test_state_under_vmap(key: random.Key) -> None:
 
 def test_apply_does_not_lose_state(key: random.Key) -> None:
     model = _norm()
-    with pytest.raises(MutationError, match=r"buffers 'net\.num_batches_tracked'.*apply_with_state.*eval"):
+    with pytest.raises(
+        MutationError, match=r"buffers 'net\.num_batches_tracked'.*apply_with_state.*eval"
+    ):
         apply(model, init(model, key), key, torch.ones(8, 3))
     evaluating = Net(nn.BatchNorm1d(3).eval())
     assert apply(evaluating, init(evaluating, key), key, torch.ones(8, 3)).shape == (8, 3)

@@ -61,11 +61,11 @@ def test_a_function_checks_its_parameters(key: random.Key) -> None:
     params = init(scaled, key, x)
     with pytest.raises(MissingNameError, match=r"no 'scale'.*init\(model, key, \*args\)"):
         apply(scaled, {"shift": params["shift"]}, key, x)
-    with pytest.raises(UnknownNameError, match="'scal', which names no parameter.*'scale'"):
+    with pytest.raises(UnknownNameError, match=r"'scal', which names no parameter.*'scale'"):
         apply(scaled, {**params, "scal": torch.zeros(())}, key, x)
     with pytest.raises(ShapeError, match=r"'scale' has the shape \[1\]"):
         apply(scaled, {**params, "scale": torch.zeros(1)}, key, x)
-    with pytest.raises(SupportError, match="'scale' .*is not finite"):
+    with pytest.raises(SupportError, match=r"'scale' .*is not finite"):
         apply(scaled, {**params, "scale": torch.tensor(torch.nan)}, key, x)
 
 

@@ -135,7 +135,7 @@ def test_a_declaration_where_a_submodule_stands() -> None:
 
 
 def test_paths_inside_one_another() -> None:
-    with pytest.raises(DeclarationError, match="both 'linear' and 'linear.bias'"):
+    with pytest.raises(DeclarationError, match=r"both 'linear' and 'linear.bias'"):
         replace(
             regression(),
             {"linear": BayesianLinear(3, 1), "linear.bias": PyroParam(torch.zeros(()))},

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, ParamSpec, Protocol, TypeVar, dataclass_transform, get_origin
+from typing import (
+    Any,
+    ClassVar,
+    Never,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    dataclass_transform,
+    get_origin,
+)
 
 import attrs
 from pyro.nn import PyroModule
@@ -78,7 +87,7 @@ class Module(Node):
         node = _runnable(self)
         return node.forward(*args, **kwargs)
 
-    def __setattr__(self, name: str, value: object) -> None:
+    def __setattr__(self, name: str, value: Never) -> None:
         raise FrozenError(_frozen_message(type(self).__name__, name, "assigned"))
 
     def __delattr__(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""For tests in which Pyro's own algorithms draw."""
+"""Pyro's own algorithms draw from global generators: each test starts them from one seed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from pyro.util import get_rng_state, set_rng_state
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def pyro_seed() -> Iterator[None]:
     """The global generators start from a seed, and are put back at the end."""
     before = get_rng_state()

@@ -70,9 +70,6 @@ class Line(Module):
 LATENT = {"slope", "bias", "noise"}
 
 
-pytestmark = pytest.mark.usefixtures("pyro_seed")
-
-
 def sites(tr: Trace) -> dict[str, Tensor]:
     """The values of the sites of one of Pyro's traces, but for plates."""
     names = [*tr.stochastic_nodes, *tr.observation_nodes]

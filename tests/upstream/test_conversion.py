@@ -241,6 +241,12 @@ def test_row_35_a_weights_prior_reads_the_modules_fields(key: random.Key) -> Non
     )
 
 
+def test_row_35_init_may_run_a_model_with_random_weights(key: random.Key) -> None:
+    model = replace(Net(mlp()), {"net.0.weight": standard(torch.Size([4, 3]))})
+    assert set(init(model, key, X)) == set(init(model, key))
+    assert set(init(poutine.scale(model, scale=2.0), key, X)) == set(init(model, key))
+
+
 class Layer(Module):
     """As upstream's ``NestedBNN`` has them."""
 
@@ -359,7 +365,6 @@ def test_row_37_gradients_reach_all_weights(kind: str, key: random.Key) -> None:
     assert all(bool(g.ne(0).any()) for g in gradients.values())
 
 
-@pytest.mark.usefixtures("pyro_seed")
 def test_row_37_one_random_weight_trains_under_svi() -> None:
     # Upstream's smoke test: one weight random, the rest learned, by Pyro's own SVI.
     class Observed(Module):

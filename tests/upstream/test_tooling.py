@@ -139,7 +139,6 @@ def test_row_40_loading_is_strict(key: random.Key) -> None:
         apply(model, {**params, "net.weight": params["net.weight"].mT}, key, X)
 
 
-@pytest.mark.usefixtures("pyro_seed")
 def test_row_41_params_trained_by_pyro_are_ours(key: random.Key) -> None:
     model = regression()
     svi = pyro.infer.SVI(
@@ -222,7 +221,6 @@ def test_row_42_a_whole_model_in_double(key: random.Key) -> None:
     assert {value.dtype for value in init(model, key).values()} == {torch.float32}
 
 
-@pytest.mark.usefixtures("pyro_seed")
 def test_row_43_render_model() -> None:
     graphviz = pytest.importorskip("graphviz")
     graph = pyro.render_model(

@@ -79,9 +79,18 @@ def _init_kaiming_uniform(
         return tensor.uniform_(-bound, bound)
 
 
-# These three ask `torch.overrides` by its full name.
-INITIALISERS: Mapping[object, Body] = MappingProxyType(
+def _body(name: str) -> Body:
+    """A copy of a private function of `torch.nn.functional`."""
+    found = getattr(functional, name)
+    return unchecked(found)
+
+
+# The initialisers ask `torch.overrides` by its full name. The pools announce themselves under the
+# name of a dispatcher, which would call them again.
+REPLACED: Mapping[object, Body] = MappingProxyType(
     {
+        functional.fractional_max_pool2d: _body("_fractional_max_pool2d"),
+        functional.fractional_max_pool3d: _body("_fractional_max_pool3d"),
         init.uniform_: _init_uniform,
         init.normal_: _init_normal,
         init.kaiming_uniform_: _init_kaiming_uniform,

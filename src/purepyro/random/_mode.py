@@ -9,7 +9,7 @@ from typing import Any, Self, TypeVar
 
 from torch.overrides import TorchFunctionMode
 
-from ._composites import COMPOSITES, INITIALISERS, unchecked
+from ._composites import COMPOSITES, REPLACED, unchecked
 from ._key import Key, check_key
 from ._reuse import consume
 from ._source import KeySource
@@ -73,7 +73,7 @@ class KeyedRandom(TorchFunctionMode):
         return func(*args, **named)
 
     def _python(self, func: FunctionType, args: Sequence[Any], named: Mapping[str, Any]) -> object:
-        body = INITIALISERS.get(func)
+        body = REPLACED.get(func)
         if body is None and func in COMPOSITES:
             body = unchecked(func)
         if body is None:

@@ -30,11 +30,11 @@ _SEED, _OFFSET = 7, 9
 
 def native(keys: Tensor) -> ModuleType | None:
     """The kernels to use for `keys`, or None: none there, or not to be used here."""
-    if not _usable(keys.device) or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or _len_torch_dispatch_stack():
         return None
-    if _len_torch_dispatch_stack() or is_functorch_wrapped_tensor(keys):
+    if is_functorch_wrapped_tensor(keys) or type(keys) is not Tensor:
         return None
-    return KERNELS if type(keys) is Tensor else None
+    return KERNELS if _usable(keys.device) else None
 
 
 def uniforms(kernels: ModuleType, keys: Tensor, size: int, dtype: torch.dtype) -> Tensor:

@@ -1,0 +1,106 @@
+"""torch's kernels are used where they agree, and silently not where they do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+from purepyro import random
+from purepyro.random import _integers, _native, _words
+from purepyro.random._key import Key
+from purepyro.random._shape import Plan, plan
+
+CPU = torch.device("cpu")
+
+
+class Kernels(ModuleType):
+    """Kernels as torch 2.15 has them, made of our own words."""
+
+    def __init__(self, *, off_by: int = 0, missing: bool = False) -> None:
+        super().__init__("kernels")
+        self.off_by = off_by
+        self.missing = missing
+        self.calls = 0
+
+    def bits(self, key: Tensor, *shape: int, dtype: torch.dtype) -> Tensor:
+        if self.missing:
+            raise NotImplementedError("no kernel for this device")
+        self.calls += 1
+        return _integers.bits(self._plan(key, shape), dtype) + self.off_by
+
+    def uniform(self, key: Tensor, *shape: int, dtype: torch.dtype) -> Tensor:
+        self.calls += 1
+        return _words.uniforms(self._plan(key, shape), dtype)
+
+    def _plan(self, key: Tensor, shape: tuple[int, ...]) -> Plan:
+        # Not to be asked again while it answers.
+        assert key.dtype == torch.uint64
+        assert key.dim() in (1, len(shape) + 1)
+        copy = torch.zeros_like(key.view(torch.int64)) + key.view(torch.int64)
+        return plan(Key(copy.as_subclass(_Plain)), shape)
+
+
+class _Plain(Tensor):
+    """Keys of this type are left to the torch operations."""
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    _native._usable.cache_clear()
+    yield monkeypatch
+    monkeypatch.undo()
+    _native._usable.cache_clear()
+
+
+def test_kernels_that_agree_are_found_out() -> None:
+    assert _native.agrees(Kernels(), CPU)
+    assert not _native.agrees(Kernels(off_by=1), CPU)
+    assert not _native.agrees(Kernels(missing=True), CPU)
+    assert not _native.agrees(ModuleType("empty"), CPU)
+
+
+def test_kernels_that_agree_are_used(fresh: pytest.MonkeyPatch, key: random.Key) -> None:
+    def draws(one: random.Key) -> list[Tensor]:
+        return [
+            random.uniform(one, 5),
+            random.uniform(one, 5, dtype=torch.float64),
+            random.normal(one, 5),
+            random.normal(one, 5, dtype=torch.float64),
+            random.bits(one, 5, dtype=torch.int64),
+            random.randint(one, 5, high=7),
+        ]
+
+    stack = random.split(key, 5)
+    ours = [*draws(key), *draws(stack)]
+    mapped = torch.vmap(lambda one: random.normal(one, 5))(stack)
+    kernels = Kernels()
+    fresh.setattr(_native, "KERNELS", kernels)
+    _native._usable.cache_clear()
+    theirs = [*draws(key), *draws(stack)]
+    assert kernels.calls > 8
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.equal(one, other)
+    loop = torch.stack([random.normal(random.Key(one), 5) for one in stack])
+    assert torch.equal(mapped, loop)
+
+
+def test_kernels_are_left_alone_under_transforms(
+    fresh: pytest.MonkeyPatch, key: random.Key
+) -> None:
+    kernels = Kernels()
+    fresh.setattr(_native, "KERNELS", kernels)
+    _native._usable.cache_clear()
+    random.uniform(key, 1)
+    before = kernels.calls
+    torch.vmap(lambda one: random.normal(one, 5))(key[None])
+    assert kernels.calls == before
+
+
+def test_this_torch_falls_back_silently(key: random.Key) -> None:
+    usable = _native.native(key) is not None
+    assert usable == (_native.KERNELS is not None and _native.agrees(_native.KERNELS, CPU))
+    assert random.uniform(key, 3).shape == (3,)
