@@ -33,7 +33,7 @@ from ._errors import (
 )
 from ._sites import is_exempt
 from ._substitute import Substitute
-from .random import Key, keyed, name_key
+from .random import Key, KeyedRandom, name_key
 from .random._concrete import plain
 from .random._mode import draw
 
@@ -139,7 +139,7 @@ class Answers:
             )
         value = init
         if callable(init) and not isinstance(init, Tensor):
-            with keyed(name_key(self._key, name)):
+            with KeyedRandom(name_key(self._key, name)):
                 value = init()
         if not isinstance(value, Tensor):
             raise DtypeError(

@@ -40,6 +40,7 @@ _PYRO_MODULE: Any = pyro_module
 _STORE = pyro.get_param_store()
 _STORE_PARTS = ("_params", "_param_to_name", "_constraints")
 functorch: Any = cast("Any", torch._C)._functorch
+_len_torch_dispatch_stack: Callable[[], int] = cast("Any", torch._C)._len_torch_dispatch_stack
 
 
 class Hermetic:
@@ -207,3 +208,12 @@ def registered(name: str) -> tuple[Tensor, Constraint] | None:
     if name not in _STORE:
         return None
     return _STORE._params[name], _STORE._constraints[name]
+
+
+def is_transforming() -> bool:
+    """Whether a transform of ``torch.func`` or a trace is at work."""
+    return (
+        functorch.peek_interpreter_stack() is not None
+        or _len_torch_dispatch_stack() > 0
+        or torch.compiler.is_compiling()
+    )

@@ -25,7 +25,7 @@ from ._node import Node, nodes
 from ._scope import GIVEN
 from ._sites import Recorder, Site
 from ._substitute import Substitute
-from .random import Key, keyed, name_key
+from .random import Key, KeyedRandom, name_key
 from .random._key import check_key
 
 R = TypeVar("R")
@@ -122,7 +122,7 @@ class _Run(Generic[R]):
             with ExitStack() as stack:
                 stack.enter_context(Hermetic(recorder, answers.answer))
                 if redirect:
-                    stack.enter_context(keyed(name_key(self.key, "<torch>")))
+                    stack.enter_context(KeyedRandom(name_key(self.key, "<torch>")))
                 if substitute is not None:
                     _register_buffers(self.model, substitute, buffers)
                     stack.enter_context(substitute)

@@ -83,7 +83,7 @@ def initial(
 ) -> Outcome[object]:
     """A run that collects parameters; the model itself takes part if it must or can."""
     root = root_of(model)
-    runs = root is None or bool(args) or bool(kwargs)
+    runs = _must_run(root) or bool(args) or bool(kwargs)
 
     def collecting(*args: Any, **kwargs: Any) -> object:
         if root is not None:
@@ -192,6 +192,10 @@ def _read_declared(root: Node) -> None:
                 getattr(node, name)
 
 
+def _must_run(root: Node | None) -> bool:
+    return root is None or type(root).starts_by_running
+
+
 def _params_of(node: Module) -> list[str]:
     overrides: Mapping[str, Field[Any]] = node.__dict__.get(OVERRIDES, {})
     return [
@@ -205,7 +209,7 @@ def _constraints(
     model: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Mapping[str, Constraint]:
     root = root_of(model)
-    if root is not None and not args and not kwargs:
+    if root is not None and not _must_run(root) and not args and not kwargs:
         return {name: spec.constraint for name, spec in declared(root).items()}
     return initial(model, key(0), args, kwargs).constraints
 

@@ -87,6 +87,7 @@ class Module(Node):
         node = _runnable(self)
         return node.forward(*args, **kwargs)
 
+    # Never: nothing may be assigned, also to a name that is none (a typo), and checkers say so.
     def __setattr__(self, name: str, value: Never) -> None:
         raise FrozenError(_frozen_message(type(self).__name__, name, "assigned"))
 

@@ -23,6 +23,9 @@ class Node:
 
     __attrs_attrs__: ClassVar[tuple[attrs.Attribute[Any], ...]] = ()
 
+    # Whether the parameters are made by statements in ``forward``, as a guide's are.
+    starts_by_running: ClassVar[bool] = False
+
 
 def fields_of(node: Node) -> Iterator[tuple[str, object]]:
     """The non-static plain fields of a Module with their values."""

@@ -48,6 +48,11 @@ _UNMAPPED = {
 _INEXACT = {"GaussianHMM", "IndependentHMM"}
 
 
+@pytest.fixture
+def cases() -> list[Case]:
+    return CASES
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
         metafunc.parametrize("case", CASES, ids=[case.label for case in CASES])
@@ -178,7 +183,12 @@ _case(
 )
 _case(dist.Delta, dist.Delta, L)
 _case(dist.Unit, dist.Unit, L)
-_case(dist.Empirical, lambda s, w: dist.Empirical(s, torch.log(w)), torch.arange(8.0).reshape(4, 2)[:, 0], ROW)
+_case(
+    dist.Empirical,
+    lambda s, w: dist.Empirical(s, torch.log(w)),
+    torch.arange(8.0).reshape(4, 2)[:, 0],
+    ROW,
+)
 _case(dist.MaskedDistribution, lambda m, s: dist.Normal(m, s).mask(True), L, A)
 _case(dist.ExpandedDistribution, lambda m: dist.ExpandedDistribution(dist.Gamma(m, m), [4, 3]), A)
 _case(dist.Independent, lambda m, s: dist.Independent(dist.Gamma(m, s), 1), A, B)

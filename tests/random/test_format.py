@@ -36,9 +36,9 @@ class Vector(TypedDict):
     batched_normal_4x6: list[float]
 
 
-VECTORS: list[Vector] = json.loads(
-    (Path(__file__).parent / "torch_2_15_vectors.json").read_text()
-)["cases"]
+VECTORS: list[Vector] = json.loads((Path(__file__).parent / "torch_2_15_vectors.json").read_text())[
+    "cases"
+]
 each_vector = pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: str(vector["seed"]))
 
 # Salmon et al., Random123 1.14, kat_vectors: philox4x32 of 10 rounds. Counter, key, result. Words 2
@@ -152,9 +152,7 @@ def test_a_short_draw_is_a_prefix_of_a_long_one(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 31, 100, 1001])
-def test_vmap_over_keys_is_a_loop_over_keys(
-    key: random.Key, size: int, dtype: torch.dtype
-) -> None:
+def test_vmap_over_keys_is_a_loop_over_keys(key: random.Key, size: int, dtype: torch.dtype) -> None:
     keys = random.split(key, 7)
 
     def draws(one: random.Key) -> tuple[Tensor, ...]:

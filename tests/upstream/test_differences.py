@@ -132,6 +132,28 @@ def test_a_full_plate_may_be_entered_again(key: random.Key) -> None:
         poutine.trace(model).get_trace(3)
 
 
+def test_a_subsampled_plate_object_may_be_entered_again(key: random.Key) -> None:
+    def model() -> tuple[Tensor, Tensor]:
+        plate = pyro.plate("data", 9, subsample_size=2)
+        with plate as first:
+            pyro.sample("a", dist.Normal(0.0, 1.0))
+        with plate as second:
+            pyro.sample("b", dist.Normal(0.0, 1.0))
+        return first, second
+
+    (first, second), record = trace(model, {}, key)
+    assert first.equal(second)
+    assert set(record.latents) == {"data", "a", "b"}
+
+
+def test_containers_are_copied() -> None:
+    items = [Field(1)]
+    model = Field(items)
+    items.append(Field(2))
+    assert isinstance(model.part, list)
+    assert len(model.part) == 1
+
+
 def test_inputs_are_not_changed(key: random.Key) -> None:
     def model(x: Tensor) -> Tensor:
         return x.add_(1.0)

@@ -221,6 +221,21 @@ def test_row_42_a_whole_model_in_double(key: random.Key) -> None:
     assert {value.dtype for value in init(model, key).values()} == {torch.float32}
 
 
+def test_row_42_whole_numbers_stay_whole(key: random.Key) -> None:
+    model = replace(OneSite(), {"z": PyroSample(dist.Delta(torch.tensor(3)))})
+    assert apply(model, {}, key).dtype == torch.int64
+    assert apply(to(model, torch.float64), {}, key).dtype == torch.int64
+
+
+def test_row_42_the_prior_of_the_first_model_stays_as_it_is(key: random.Key) -> None:
+    flow = dist.transforms.Planar(2)
+    prior = dist.TransformedDistribution(dist.Normal(torch.zeros(2), 1.0), [flow])
+    model = replace(OneSite(), {"z": PyroSample(prior)})
+    assert apply(to(model, torch.float64), {}, key).dtype == torch.float64
+    assert {p.dtype for p in flow.parameters()} == {torch.float32}
+    assert apply(model, {}, key).dtype == torch.float32
+
+
 def test_row_43_render_model() -> None:
     graphviz = pytest.importorskip("graphviz")
     graph = pyro.render_model(

@@ -18,6 +18,7 @@ from .._types import Params
 from ..random import Key, fold_in, name_key
 from ..random._reuse import consume
 from ._elbo import ELBO, Trace_ELBO, run_both
+from ._gradients import value_and_gradients
 from ._optimizers import Optimizer, OptState, descend
 
 P = ParamSpec("P")
@@ -118,7 +119,7 @@ class SVI(Generic[P]):
         def loss(params: Params) -> Tensor:
             return self.loss.loss(self.model, self.guide, params, key, *args, **kwargs)
 
-        gradients, value = torch.func.grad_and_value(loss)(state.params)
+        value, gradients = value_and_gradients(loss, state.params)
         params, opt_state = descend(self.optim, gradients, state.opt_state, state.params)
         return SVIState(params, opt_state, state.key, state.step + 1), value
 

@@ -128,22 +128,24 @@ def _bingham_angle(
     """The marginal of the first angle, by proposals with an angular Gaussian law."""
     curve = 0.5 * (first - correlation * correlation / second)
     least = curve.clamp(max=0.0)
-    bend = torch.stack([-least, curve - least]).unsqueeze(-1)
+    bends = (-least).unsqueeze(-1), (curve - least).unsqueeze(-1)
     spread = 2 * torch.abs(curve)
     # The bound is tightest where sum_i 1 / (b + 2 bend_i) = 1, a quadratic for two axes.
     b = (((2 - spread) + torch.sqrt(spread * spread + 4)) / 2).unsqueeze(-1)
-    axes = (2, *full, BINGHAM_PROPOSALS)
-    x = normals(plan(stream(key, 0), axes), torch.float64) * torch.rsqrt(1 + 2 * bend / b)
-    x = x / torch.sqrt(x[0] * x[0] + x[1] * x[1])
+    wide = (*full, BINGHAM_PROPOSALS)
+    pair = normals(plan(stream(key, 0), (2, *wide)), torch.float64)
+    x, y = (axis * torch.rsqrt(1 + 2 * bend / b) for axis, bend in zip(pair, bends, strict=True))
+    length = torch.sqrt(x * x + y * y)
+    x, y = x / length, y / length
     side, kappa = second.unsqueeze(-1), first.unsqueeze(-1)
-    bent = correlation.unsqueeze(-1) * x[1]
-    target = kappa * (x[0] - 1) + least.unsqueeze(-1)
+    bent = correlation.unsqueeze(-1) * y
+    target = kappa * (x - 1) + least.unsqueeze(-1)
     target = target + _log_bessel(torch.sqrt(side * side + bent * bent)) - _log_bessel(side)
-    form = bend[0] * x[0] * x[0] + bend[1] * x[1] * x[1]
+    form = bends[0] * x * x + bends[1] * y * y
     bound = 1 - b / 2 + torch.log(b / 2 + form)
-    uniform = uniforms(plan(stream(key, 1), axes[1:]), torch.float64)
+    uniform = uniforms(plan(stream(key, 1), wide), torch.float64)
     accepted = uniform < torch.exp(target + bound)
-    angle = torch.atan2(x[1], x[0])
+    angle = torch.atan2(y, x)
     return torch.where(accepted.any(-1), first_accepted(angle, accepted), torch.nan)
 
 

@@ -30,7 +30,10 @@ class Tree(Module):
 tree = Tree((Leaf(2), Leaf(3)), torch.tensor(1.0))
 assert_type(replace(tree, {"leaves.0.weight": PyroParam(torch.tensor(0.0))}), Tree)
 assert_type(replace(tree, {"leaves.1": Leaf(4), "scale": torch.tensor(2.0)}), Tree)
-assert_type(replace(tree, {"leaves.0.weight": PyroSample(lambda self: dist.Delta(torch.ones(self.size)))}), Tree)
+assert_type(
+    replace(tree, {"leaves.0.weight": PyroSample(lambda self: dist.Delta(torch.ones(self.size)))}),
+    Tree,
+)
 assert_type(to(tree, torch.float64), Tree)
 assert_type(to(tree, device="cpu"), Tree)
 assert_type(to(tree, torch.float64, device=torch.device("cpu")), Tree)

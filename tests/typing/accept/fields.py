@@ -1,4 +1,4 @@
-"""Fields are tensors on an instance and declarations on the class; the constructor takes the rest."""
+"""Fields: tensors on an instance, declarations on the class; the constructor takes the rest."""
 
 from __future__ import annotations
 
@@ -114,7 +114,6 @@ class Twice(Module, Generic[M]):
 
 
 wide = Wide(3, width=4)
-assert_type(wide.weight, Tensor) if False else None
 stack = Stack((Layer(3), wide), {"mean": Layer(3)}, name="tower")
 assert_type(stack.layers[0], Layer)
 assert_type(stack.name, str)

@@ -87,16 +87,12 @@ SVI(model, guide, chained, loss=loss).run(key, 3, x, y)
 step = torch.vmap(svi.step)
 states = torch.vmap(svi.init, in_dims=(0, None, None))(random.split(key, 4), x, y)
 assert_type(states, SVIState)
-assert_type(
-    torch.vmap(svi.step, in_dims=(0, None, None))(states, x, y), tuple[SVIState, Tensor]
-)
+assert_type(torch.vmap(svi.step, in_dims=(0, None, None))(states, x, y), tuple[SVIState, Tensor])
 assert_type(step(states, x.expand(4, 5), y.expand(4, 5)), tuple[SVIState, Tensor])
 
 # Prediction.
 of_state = of_function.init(key, x, y=y)
-predictive = Predictive(
-    function, guide=of_function.guide, params=of_state.params, num_samples=10
-)
+predictive = Predictive(function, guide=of_function.guide, params=of_state.params, num_samples=10)
 draws = predictive(key, x)
 assert_type(draws, dict[str, Tensor])
 assert_type(Predictive(model, num_samples=10)(key, x, y), dict[str, Tensor])

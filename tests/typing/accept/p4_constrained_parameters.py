@@ -24,7 +24,7 @@ from purepyro import (
 
 
 class Mixture(Module):
-    """Each of the forms of a parameter: a tensor, two callables, a method with and without arguments."""
+    """Each form of a parameter: a tensor, callables, a method, a method with settings."""
 
     components: int
     scale = PyroParam(torch.tensor(1.0), constraint=constraints.positive)

@@ -1,4 +1,4 @@
-"""Runs take the arguments of the model and give its result: Modules, methods, functions, handlers."""
+"""Runs take the model's arguments and give its result: Modules, methods, functions, handlers."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import assert_type
-
 import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
@@ -24,6 +22,7 @@ class Layer(Module):
         return x * self.weight
 
     def typo(self) -> Tensor:
+        # E: mypy[attr-defined, no-any-return] pyright[reportAttributeAccessIssue]
         return self.wieght
 
 
@@ -35,92 +34,105 @@ class Network(Module):
         return self.layer(x)
 
     def wrong_argument(self, x: Tensor) -> Tensor:
-        return self.layer("x")
+        return self.layer("x")  # E: mypy[arg-type] pyright[reportArgumentType]
 
     def missing_argument(self, x: Tensor) -> Tensor:
-        return self.layer()
+        return self.layer()  # E: mypy[call-arg] pyright[reportCallIssue]
 
     def wrong_result(self, x: Tensor) -> int:
-        return self.layer(x)
+        return self.layer(x)  # E: mypy[return-value] pyright[reportReturnType]
 
 
 layer = Layer(3)
 
 # A typo in a field, on an instance, below one, on the class.
-layer.wieght
-Network(layer).layer.sale
-Layer.wieght
+layer.wieght  # E: mypy[attr-defined] pyright[reportAttributeAccessIssue]
+Network(layer).layer.sale  # E: mypy[attr-defined] pyright[reportAttributeAccessIssue]
+Layer.wieght  # E: mypy[attr-defined] pyright[reportAttributeAccessIssue]
 
 # The constructor.
-Layer()
-Layer("3")
-Layer(3, 4)
-Layer(sise=3)
-Layer(3, scale=torch.tensor(1.0))
-Layer(3, weight=torch.ones(3))
-Network(layer=3)
-Network(layer, nmae="net")
+Layer()  # E: mypy[call-arg] pyright[reportCallIssue]
+Layer("3")  # E: mypy[arg-type] pyright[reportArgumentType]
+Layer(3, 4)  # E: mypy[call-arg] pyright[reportCallIssue]
+Layer(sise=3)  # E: mypy[call-arg] pyright[reportCallIssue]
+Layer(3, scale=torch.tensor(1.0))  # E: mypy[call-arg] pyright[reportCallIssue]
+Layer(3, weight=torch.ones(3))  # E: mypy[call-arg] pyright[reportCallIssue]
+Network(layer=3)  # E: mypy[arg-type] pyright[reportArgumentType]
+Network(layer, nmae="net")  # E: mypy[call-arg] pyright[reportCallIssue]
 
 # A Module never changes.
-layer.size = 4
-layer.weight = torch.ones(3)
-layer.scale = torch.tensor(2.0)
-layer.wieght = torch.ones(3)
-del layer.size
+layer.size = 4  # E: mypy[misc] pyright[reportAttributeAccessIssue]
+layer.weight = torch.ones(3)  # E: pyright[reportAttributeAccessIssue]
+layer.scale = torch.tensor(2.0)  # E: pyright[reportAttributeAccessIssue]
+layer.wieght = torch.ones(3)  # E: mypy[assignment] pyright[reportArgumentType]
+del layer.size  # E: pyright[reportAttributeAccessIssue]
 
 # A field is a tensor on an instance, a declaration on the class.
-number: float = layer.weight
-layer.weight.shpae
-layer.weight("x")
-declared: Tensor = Layer.weight
+number: float = layer.weight  # E: mypy[assignment] pyright[reportAssignmentType]
+layer.weight.shpae  # E: mypy[attr-defined] pyright[reportAttributeAccessIssue]
+layer.weight("x")  # E: mypy[operator] pyright[reportArgumentType]
+declared: Tensor = Layer.weight  # E: mypy[assignment] pyright[reportAssignmentType]
 
 
 class Declarations(Module):
     """What is no declaration."""
 
+    # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
     of_string = PyroParam("one")
+    # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
     of_number = PyroParam(1.0)
+    # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
     string_constraint = PyroParam(torch.tensor(1.0), constraint="positive")
+    # E: mypy[call-overload] pyright[reportCallIssue]
     wrong_keyword = PyroParam(torch.tensor(1.0), constrain=constraints.positive)
+    # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
     string_dims = PyroParam(torch.zeros(2), event_dim="1")
+    # E: mypy[arg-type, return-value] pyright[reportArgumentType, reportCallIssue]
     thunk_of_number = PyroParam(lambda: 1.0)
+    # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
     tensor_as_prior = PyroSample(torch.zeros(2))
+    # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
     string_as_prior = PyroSample("normal")
+    # E: mypy[arg-type] pyright[reportArgumentType, reportCallIssue]
     class_as_prior = PyroSample(dist.Normal)
+    # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
     torch_as_prior = PyroSample(torch.distributions.Normal(0.0, 1.0))
+    # E: mypy[arg-type, misc] pyright[reportArgumentType, reportCallIssue]
     lambda_of_string = PyroSample(lambda self: "normal")
+    # E: mypy[arg-type, misc] pyright[reportArgumentType, reportCallIssue]
     lambda_of_two = PyroSample(lambda self, x: dist.Normal(0.0, 1.0))
+    # E: mypy[assignment] pyright[reportAssignmentType]
     annotated: Tensor = PyroSample(dist.Normal(0.0, 1.0))
 
-    @PyroSample
+    @PyroSample  # E: mypy[arg-type] pyright[reportArgumentType, reportCallIssue]
     def string(self) -> str:
         return "normal"
 
-    @PyroSample
+    @PyroSample  # E: mypy[arg-type] pyright[reportArgumentType, reportCallIssue]
     def with_argument(self, x: Tensor) -> Prior:
         return dist.Normal(x, 1.0)
 
-    @PyroSample(infer={"enumerate": "parallel"})
+    @PyroSample(infer={"enumerate": "parallel"})  # E: mypy[arg-type] pyright[reportArgumentType]
     def number(self) -> float:
         return 1.0
 
-    @PyroParam
+    @PyroParam  # E: mypy[arg-type] pyright[reportArgumentType, reportCallIssue]
     def initial_number(self) -> float:
         return 1.0
 
-    @PyroParam(constraint=constraints.positive)
+    @PyroParam(constraint=constraints.positive)  # E: mypy[arg-type] pyright[reportArgumentType]
     def initial_prior(self) -> Prior:
         return dist.Normal(0.0, 1.0)
 
     @PyroSample
     def wrong_return(self) -> Prior:
-        return "normal"
+        return "normal"  # E: mypy[return-value] pyright[reportReturnType]
 
     @PyroSample
     def wrong_call(self) -> Prior:
-        return dist.Normal(0.0, scael=1.0)
+        return dist.Normal(0.0, scael=1.0)  # E: mypy[call-arg] pyright[reportCallIssue]
 
 
 class DefaultBefore(Module):
     size: int = 3
-    width: int
+    width: int  # E: mypy[misc] pyright[reportGeneralTypeIssues]

@@ -16,7 +16,6 @@ from purepyro import (
     apply_with_state,
     constrain,
     init,
-    init_state,
     log_density,
     random,
     replace,
@@ -48,62 +47,64 @@ model, key, x = Line(), random.key(0), torch.ones(3)
 params = init(model, key)
 
 # A missing, wrong, misspelled or additional argument of the model.
-apply(model, params, key)
-apply(model, params, key, 3)
-apply(model, params, key, x, 2.0)
-apply(model, params, key, x, scale="2")
-apply(model, params, key, x, sacle=2.0)
-apply_with_state(model, params, key, {}, 3)
-trace(model, params, key)
-log_density(model, params, {}, 3)
-apply(model.mean, params, key)
-apply(model.mean, params, key, x, scale=1.0)
-apply(function, {}, key)
-apply(function, {}, key, x, 3)
-init(function, key, 3)
+apply(model, params, key)  # E: mypy[call-arg] pyright[reportCallIssue]
+apply(model, params, key, 3)  # E: mypy[arg-type] pyright[reportArgumentType]
+apply(model, params, key, x, 2.0)  # E: mypy[call-arg] pyright[reportCallIssue]
+apply(model, params, key, x, scale="2")  # E: mypy[arg-type] pyright[reportArgumentType]
+apply(model, params, key, x, sacle=2.0)  # E: mypy[call-arg] pyright[reportCallIssue]
+apply_with_state(model, params, key, {}, 3)  # E: mypy[arg-type] pyright[reportArgumentType]
+trace(model, params, key)  # E: mypy[call-arg] pyright[reportCallIssue]
+log_density(model, params, {}, 3)  # E: mypy[arg-type] pyright[reportArgumentType]
+apply(model.mean, params, key)  # E: mypy[call-arg] pyright[reportCallIssue]
+apply(model.mean, params, key, x, scale=1.0)  # E: mypy[call-arg] pyright[reportCallIssue]
+apply(function, {}, key)  # E: mypy[call-arg] pyright[reportCallIssue]
+apply(function, {}, key, x, 3)  # E: mypy[arg-type] pyright[reportArgumentType]
+init(function, key, 3)  # E: mypy[call-overload] pyright[reportArgumentType]
+# E: mypy[arg-type] pyright[reportArgumentType]
 apply(poutine.condition(model, data={}), params, key, 3)
-apply(poutine.scale(function, scale=2.0), {}, key)
-model(3)
-model.forward()
+apply(poutine.scale(function, scale=2.0), {}, key)  # E: mypy[call-arg] pyright[reportCallIssue]
+model(3)  # E: mypy[arg-type] pyright[reportArgumentType]
+model.forward()  # E: mypy[call-arg] pyright[reportCallIssue]
 
 # Another result.
-number: int = apply(model, params, key, x)
-apply(model, params, key, x).shpae
-trace(model, params, key, x).latents
-trace(model, params, key, x)[1].latent
+number: int = apply(model, params, key, x)  # E: mypy[assignment] pyright[reportAssignmentType]
+apply(model, params, key, x).shpae  # E: mypy[attr-defined] pyright[reportAttributeAccessIssue]
+trace(model, params, key, x).latents  # E: mypy[attr-defined] pyright[reportAttributeAccessIssue]
+trace(model, params, key, x)[1].latent  # E: mypy[attr-defined] pyright[reportAttributeAccessIssue]
 
 # A tensor, an integer, a name where a key belongs; the wrong order.
-apply(model, params, torch.tensor([0, 0]), x)
-apply(model, params, 0, x)
-apply(model, key, params, x)
-init(model, 0)
+apply(model, params, torch.tensor([0, 0]), x)  # E: mypy[arg-type] pyright[reportArgumentType]
+apply(model, params, 0, x)  # E: mypy[arg-type] pyright[reportArgumentType]
+apply(model, key, params, x)  # E: mypy[arg-type] pyright[reportArgumentType]
+init(model, 0)  # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
+# E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
 init(model, torch.tensor([0, 0]))
-init(key, model)
-random.normal(torch.zeros(2, dtype=torch.int64), 3)
-random.normal(3)
-random.split(0, 3)
-random.key("0")
-random.fold_in(key, "site")
-random.name_key(key, 3)
+init(key, model)  # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
+random.normal(torch.zeros(2, dtype=torch.int64), 3)  # E: mypy[arg-type] pyright[reportArgumentType]
+random.normal(3)  # E: mypy[arg-type] pyright[reportArgumentType]
+random.split(0, 3)  # E: mypy[arg-type] pyright[reportArgumentType]
+random.key("0")  # E: mypy[arg-type] pyright[reportArgumentType]
+random.fold_in(key, "site")  # E: mypy[arg-type] pyright[reportArgumentType]
+random.name_key(key, 3)  # E: mypy[arg-type] pyright[reportArgumentType]
 
 # Parameters and values are dicts of tensors.
-apply(model, {"slope": 1.0}, key, x)
-apply(model, [x], key, x)
-log_density(model, params, {"shift": 1.0}, x)
-constrain(model, {"slope": 1.0})
-params["slope"] = 2.0
+apply(model, {"slope": 1.0}, key, x)  # E: mypy[dict-item] pyright[reportArgumentType]
+apply(model, [x], key, x)  # E: mypy[arg-type] pyright[reportArgumentType]
+log_density(model, params, {"shift": 1.0}, x)  # E: mypy[dict-item] pyright[reportArgumentType]
+constrain(model, {"slope": 1.0})  # E: mypy[dict-item] pyright[reportArgumentType]
+params["slope"] = 2.0  # E: mypy[assignment] pyright[reportArgumentType]
 
 # No model: a Module without forward, a class, a string.
-apply(Parts(), {}, key)
-Parts()()
-apply(Line, {}, key, x)
-apply("model", {}, key)
-init("model", key)
+apply(Parts(), {}, key)  # E: pyright[reportArgumentType, reportCallIssue]
+Parts()()  # E: mypy[misc] pyright[reportCallIssue]
+apply(Line, {}, key, x)  # E: mypy[call-arg] pyright[reportCallIssue]
+apply("model", {}, key)  # E: mypy[arg-type] pyright[reportArgumentType, reportCallIssue]
+init("model", key)  # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
 
 # Changes.
-replace(model)
-replace(3, {})
-replace(model, {"slope": x}).slop
-replace(model, slope=PyroParam(x))
-to(model, "float64")
-to(x, torch.float64)
+replace(model)  # E: mypy[call-arg] pyright[reportCallIssue]
+replace(3, {})  # E: mypy[type-var] pyright[reportArgumentType]
+replace(model, {"slope": x}).slop  # E: mypy[attr-defined] pyright[reportAttributeAccessIssue]
+replace(model, slope=PyroParam(x))  # E: mypy[call-arg] pyright[reportCallIssue]
+to(model, "float64")  # E: mypy[arg-type] pyright[reportArgumentType]
+to(x, torch.float64)  # E: mypy[type-var] pyright[reportArgumentType]

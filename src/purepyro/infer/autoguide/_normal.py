@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Generic, ParamSpec
+from typing import ClassVar, Generic, ParamSpec
 
 import attrs
 import pyro
@@ -52,6 +52,8 @@ class AutoNormal(Module, Generic[P]):
         >>> constrain(guide, init(guide, random.key(0)))
         {'locs.scale': tensor(0.), 'scales.scale': tensor(0.1000)}
     """
+
+    starts_by_running: ClassVar[bool] = True
 
     model: Callable[P, object] = static()
     init_scale: float = static(default=0.1)

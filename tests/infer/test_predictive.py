@@ -1,0 +1,108 @@
+"""Prediction: exact shapes, which sites come back, and the same draws for any number of them."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor
+
+from models import regression, regression_data
+from purepyro import init, random
+from purepyro._errors import DeclarationError, KeyReuseError, ShapeError, UnknownNameError
+from purepyro.infer import AutoNormal, Predictive
+
+
+def line(x: Tensor, y: Tensor | None = None) -> None:
+    slope = pyro.sample("slope", dist.Normal(0.0, 1.0))
+    mean = pyro.deterministic("mean", slope * x)
+    with pyro.plate("data", len(x)):
+        pyro.sample("y", dist.Normal(mean, 0.1), obs=y)
+
+
+X = torch.linspace(-1.0, 1.0, 4)
+
+
+def test_from_the_prior(key: random.Key) -> None:
+    draws = Predictive(line, num_samples=6)(key, X)
+    assert {name: tuple(value.shape) for name, value in draws.items()} == {
+        "slope": (6,),
+        "mean": (6, 4),
+        "y": (6, 4),
+    }
+    torch.testing.assert_close(draws["mean"], draws["slope"][:, None] * X)
+
+
+def test_from_posterior_samples(key: random.Key) -> None:
+    slopes = torch.tensor([1.0, 2.0, 3.0])
+    draws = Predictive(line, posterior_samples={"slope": slopes})(key, X)
+    assert set(draws) == {"mean", "y"}
+    torch.testing.assert_close(draws["mean"], slopes[:, None] * X)
+
+
+def test_deterministic_sites_are_computed_anew(key: random.Key) -> None:
+    stale = {"slope": torch.ones(3), "mean": torch.full((3, 4), 99.0)}
+    draws = Predictive(line, posterior_samples=stale, return_sites=["mean"])(key, 2 * X)
+    torch.testing.assert_close(draws["mean"], (2 * X).expand(3, 4))
+
+
+def test_from_a_guide(key: random.Key) -> None:
+    model, (x, y) = regression(), regression_data()
+    guide = AutoNormal(model)
+    params = {**init(guide, key, x, y), **init(model, key)}
+    predictive = Predictive(model, guide=guide, params=params, num_samples=5)
+    assert {n: tuple(v.shape) for n, v in predictive(key, x[:7]).items()} == {"obs": (5, 7)}
+    sites = ["linear.weight", "sigma"]
+    some = Predictive(model, guide=guide, params=params, num_samples=5, return_sites=sites)
+    draws = some(key, x[:7])
+    assert draws["linear.weight"].shape == (5, 1, 3)
+    assert draws["sigma"].shape == (5,)
+
+
+def test_observed_sites_come_back_only_by_name(key: random.Key) -> None:
+    y = torch.zeros(4)
+    assert "y" not in Predictive(line, num_samples=2)(key, X, y)
+    named = Predictive(line, num_samples=2, return_sites=["y"])(key, X, y)
+    assert torch.equal(named["y"], torch.zeros(2, 4))
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, None])
+def test_a_draw_does_not_depend_on_the_others(key: random.Key, chunk_size: int | None) -> None:
+    many = Predictive(line, num_samples=9, chunk_size=chunk_size)(key, X)
+    few = Predictive(line, num_samples=3)(key, X)
+    for name, value in few.items():
+        assert torch.equal(many[name][:3], value)
+
+
+def test_scalars_and_no_data(key: random.Key) -> None:
+    draws = Predictive(lambda: pyro.sample("z", dist.Normal(0.0, 1.0)), num_samples=1)(key)
+    assert draws["z"].shape == (1,)
+
+
+def test_an_unknown_site(key: random.Key) -> None:
+    with pytest.raises(UnknownNameError, match=r"return_sites has 'meen'.*'mean'"):
+        Predictive(line, num_samples=2, return_sites=["meen"])(key, X)
+
+
+@pytest.mark.parametrize("count", [None, 0, -1])
+def test_a_wrong_count(count: int | None) -> None:
+    with pytest.raises(ShapeError, match=r"Predictive got num_samples=.*>= 1"):
+        Predictive(line, num_samples=count)
+
+
+def test_samples_that_differ_in_number() -> None:
+    with pytest.raises(ShapeError, match=r"different numbers of draws.*'slope': 3"):
+        Predictive(line, posterior_samples={"slope": torch.ones(3), "other": torch.ones(2)})
+
+
+def test_samples_and_a_guide() -> None:
+    with pytest.raises(DeclarationError, match=r"both posterior_samples and a guide"):
+        Predictive(line, posterior_samples={"slope": torch.ones(3)}, guide=line)
+
+
+def test_a_key_used_twice(key: random.Key) -> None:
+    with random.forbid_reuse():
+        Predictive(line, num_samples=2)(key, X)
+        with pytest.raises(KeyReuseError, match=r"Predictive"):
+            Predictive(line, num_samples=2)(key, X)
