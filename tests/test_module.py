@@ -168,9 +168,7 @@ def test_forward_missing(key: random.Key) -> None:
     class Parts(Module):
         w = PyroSample(dist.Normal(0.0, 1.0))
 
-    with pytest.raises(
-        DeclarationError, match=r"Parts was called, but has no forward"
-    ):
+    with pytest.raises(DeclarationError, match=r"Parts was called, but has no forward"):
         apply(Parts(), {}, key)  # type: ignore[arg-type]  # pyright: ignore
 
     class Whole(Module):

@@ -104,7 +104,8 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Errors]:
 @pytest.mark.slow
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
 def test_programs_are_accepted(checker: str, findings: dict[str, Errors]) -> None:
-    assert [e for e in shown(findings[checker]) if e.startswith("accept")] == []
+    complaints = [error for error in shown(findings[checker]) if error.startswith("accept")]
+    assert not complaints, "\n".join(complaints)
 
 
 @pytest.mark.slow
@@ -118,8 +119,9 @@ def test_mistakes_are_found(checker: str, findings: dict[str, Errors]) -> None:
         for place, codes in findings[checker].items()
         if place.startswith("reject")
     }
-    assert shown(unexpected) == []
-    assert sorted(expected - found) == []
+    complaints = [f"not stated: {error}" for error in shown(unexpected)]
+    complaints += [f"not found: {place} [{code}]" for place, code in sorted(expected - found)]
+    assert not complaints, "\n".join(complaints)
 
 
 @pytest.mark.parametrize("path", ACCEPTED, ids=lambda path: path.stem)

@@ -33,9 +33,9 @@ from ._errors import (
 )
 from ._sites import is_exempt
 from ._substitute import Substitute
-from .random import Key, KeyedRandom, name_key
+from .random import Key, name_key
 from .random._concrete import plain
-from .random._mode import draw
+from .random._mode import KeyedRandom, draw
 
 
 class Answers:

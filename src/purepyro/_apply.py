@@ -34,6 +34,17 @@ class Trace(NamedTuple):
         deterministic: Values of the deterministic sites.
         log_densities: Per site, scaled and masked, of the shape of the site's batch.
         log_density: The sum of all of these: the joint log density.
+
+    Example:
+        >>> import torch, pyro, pyro.distributions as dist
+        >>> from purepyro import random, trace
+        >>> def model():
+        ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...     pyro.deterministic("square", z**2)
+        >>> keys = random.split(random.key(0), 5)
+        >>> _, records = torch.vmap(lambda key: (0.0 * key, trace(model, {}, key)[1]))(keys)
+        >>> sorted(records.values), records.log_density.shape
+        (['square', 'z'], torch.Size([5]))
     """
 
     latents: dict[str, Tensor]

@@ -25,8 +25,9 @@ from ._node import Node, nodes
 from ._scope import GIVEN
 from ._sites import Recorder, Site
 from ._substitute import Substitute
-from .random import Key, KeyedRandom, name_key
+from .random import Key, name_key
 from .random._key import check_key
+from .random._mode import KeyedRandom
 
 R = TypeVar("R")
 

@@ -1,4 +1,4 @@
-"""An instance of every distribution that Pyro can draw; a test with the argument `case` runs on each."""
+"""An instance of every distribution that Pyro can draw: a test of a `case` runs on each."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import NamedTuple
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.distributions import constraints, transforms
+from pyro.distributions import transforms
 from torch import Tensor, tensor
 
 
 class Case(NamedTuple):
     """A distribution as a function of its parameters.
 
-    `maps` says whether its constructor takes parameters batched by vmap (Pyro's or torch's limit, not
-    the draw's), `exact` whether its draws are free of matrix factorisations, whose bits depend on
+    `maps` says whether its constructor takes parameters batched by vmap (Pyro's or torch's limit,
+    not the draw's), `exact` whether its draws are free of matrix factorisations, whose bits depend on
     the batch.
     """
 
@@ -67,7 +67,7 @@ SPD = TRIL @ TRIL.T
 ROW = tensor([0.1, 0.2, 0.3, 0.4])
 
 
-def _hmm_init() -> dist.Distribution:
+def _hmm_init() -> dist.Independent:
     return dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import pyro.distributions as dist
@@ -83,7 +83,7 @@ def test_no_distribution_of_pyro_is_missed(request: pytest.FixtureRequest) -> No
 
 @pytest.mark.parametrize("kind", UNSUPPORTED, ids=lambda kind: str(kind.__name__))
 def test_unsupported_distributions_are_refused_by_name(key: random.Key, kind: type) -> None:
-    instance = object.__new__(kind)
+    instance: object = object.__new__(kind)
     with pytest.raises(UnsupportedDistributionError, match=kind.__name__) as caught:
         random.sample(key, instance)
     assert UNSUPPORTED[kind] in str(caught.value)
@@ -110,7 +110,7 @@ def test_vmap_is_a_loop(case: Case, key: random.Key, shape: tuple[int, ...]) -> 
 
 
 def test_a_draw_inside_a_keyed_block_is_the_same(case: Case, key: random.Key) -> None:
-    first, second = random.split(key)
+    first, second = random.fold_in(key, 0), random.fold_in(key, 1)
     alone = _draw(case, second, case.parameters, (2,))
     with random.keyed(first):
         torch.rand(1)
@@ -220,11 +220,11 @@ def test_gamma_gradient_is_torchs_implicit_one(key: random.Key, concentration: f
     (found,) = torch.autograd.grad(value.sum(), alpha)
     function: Callable[[Tensor, Tensor], Tensor] = getattr(torch, "_standard_gamma_grad")  # noqa: B009
     torch.testing.assert_close(found, function(alpha.detach(), value.detach()))
-    tangent = torch.func.jvp(
+    tangent = _tangent(
         lambda a: random.sample(key, dist.Gamma(a, torch.ones(50, dtype=torch.float64))),
-        (alpha.detach(),),
-        (torch.ones_like(alpha),),
-    )[1]
+        alpha.detach(),
+        torch.ones_like(alpha),
+    )
     torch.testing.assert_close(tangent, found)
 
 
@@ -236,11 +236,14 @@ def test_dirichlet_gradient_is_torchs_implicit_one(key: random.Key) -> None:
     backward: Callable[..., Tensor] = getattr(torch.distributions.dirichlet, "_Dirichlet_backward")  # noqa: B009
     expected = backward(value.detach(), alpha.detach(), weights)
     torch.testing.assert_close(found, expected)
-    _, tangent = torch.func.jvp(
-        lambda a: random.sample(key, dist.Dirichlet(a)), (alpha.detach(),), (weights,)
-    )
+    tangent = _tangent(lambda a: random.sample(key, dist.Dirichlet(a)), alpha.detach(), weights)
     jacobian = torch.func.jacrev(lambda a: random.sample(key, dist.Dirichlet(a)))(alpha.detach())
     torch.testing.assert_close(tangent, jacobian @ weights)
+
+
+def _tangent(function: Callable[[Tensor], Tensor], at: Tensor, way: Tensor) -> Tensor:
+    found: tuple[Tensor, ...] = torch.func.jvp(function, (at,), (way,))
+    return found[1]
 
 
 def test_log_prob_of_straight_through_draws_sees_the_soft_value(key: random.Key) -> None:
@@ -279,8 +282,8 @@ def test_fast_draws_have_the_bits_of_the_redirected_ones(key: random.Key) -> Non
 
 def test_a_class_that_draws_in_its_own_way_is_left_to_it(key: random.Key) -> None:
     class Shifted(dist.Normal):
-        def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
-            return super().rsample(sample_shape) + 100.0
+        def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+            return super().rsample(torch.Size(sample_shape)) + 100.0
 
     found = random.sample(key, Shifted(torch.zeros(3), torch.ones(3)))
     torch.testing.assert_close(found, random.normal(key, 3) + 100.0)

@@ -78,7 +78,7 @@ def test_normals_are_those_of_torch_to_rounding(vector: Vector) -> None:
     close(random.normal(key, 10), vector["normal10"], 2.0**-23)
     close(random.normal(key, 3, 5), vector["normal_3x5"], 2.0**-23)
     close(random.normal(key, 10, dtype=torch.float64), vector["normal10_f64"], 2.0**-52)
-    close(random.normal(random.split(key, 3)[1], 10), vector["normal10_of_split1"], 2.0**-23)
+    close(random.normal(random.fold_in(key, 1), 10), vector["normal10_of_split1"], 2.0**-23)
     keys = random.Key(random.split(key, 4)[:, None])
     close(random.normal(keys, 4, 6), vector["batched_normal_4x6"], 2.0**-23)
 
@@ -93,7 +93,7 @@ def test_random123_known_answer() -> None:
 def test_three_ways_to_the_same_words(seed: int, offset: int, count: int) -> None:
     pair = np.array([[seed, offset]], dtype=np.uint64)
     plain = [_host.block(seed, (offset + i) % 2**64) for i in range(count)]
-    even, odd = _host.expand(pair[:, 0], pair[:, 1, None] + np.arange(count, dtype=np.uint64))
+    even, odd = _host.blocks(np.tile(pair, (2, 1)), count)
     lanes = _philox.blocks(torch.from_numpy(pair.view(np.int64))[0], count)
     numpy = np.stack([even[0, 0], odd[0, 0], even[1, 0], odd[1, 0]], -1)
     assert numpy.tolist() == torch.stack(lanes, -1).tolist() == [list(block) for block in plain]

@@ -33,6 +33,11 @@ def _attention(dropout: float) -> Tensor:
     return functional.scaled_dot_product_attention(query, query, query, dropout_p=dropout)
 
 
+def _private(name: str) -> Callable[[Tensor], Tensor]:
+    function: Callable[[Tensor], Tensor] = getattr(torch, name)
+    return function
+
+
 ONES = torch.ones(5)
 PROBS = torch.tensor([0.1, 0.5, 0.2, 0.9])
 IMAGE = torch.ones(2, 3, 4)
@@ -60,8 +65,8 @@ CALLS_OF_TORCH = [
     Call("multinomial-rows", lambda: torch.multinomial(PROBS.expand(2, 4), 9, replacement=True)),
     Call("poisson", lambda: torch.poisson(PROBS * 30)),
     Call("binomial", lambda: torch.binomial(torch.full((4,), 30.0), PROBS)),
-    Call("_standard_gamma", lambda: torch._standard_gamma(PROBS)),
-    Call("_sample_dirichlet", lambda: torch._sample_dirichlet(PROBS)),
+    Call("_standard_gamma", lambda: _private("_standard_gamma")(PROBS)),
+    Call("_sample_dirichlet", lambda: _private("_sample_dirichlet")(PROBS)),
     Call("normal_", lambda: torch.empty(5).normal_(1.0, 2.0)),
     Call("uniform_", lambda: torch.empty(5).uniform_(-1, 1)),
     Call("exponential_", lambda: torch.empty(5).exponential_(2.0)),
@@ -100,6 +105,10 @@ def untouched() -> Iterator[None]:
     before = torch.get_rng_state()
     yield
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def _two(key: random.Key) -> tuple[random.Key, random.Key]:
+    return random.fold_in(key, 0), random.fold_in(key, 1)
 
 
 def _under(key: Tensor, fn: Draw) -> Tensor:
@@ -214,7 +223,7 @@ def test_channels_are_dropped_whole(key: random.Key) -> None:
 
 def test_alpha_dropout_keeps_mean_and_variance(key: random.Key) -> None:
     """400,000 normal numbers: the mean is within 6 standard errors, the variance within 2 %."""
-    first, second = random.split(key)
+    first, second = _two(key)
     x = functional.selu(random.normal(first, 400_000))
     found = _under(second, lambda: functional.alpha_dropout(x, 0.3, True))
     assert abs(found.mean() - x.mean()) < 6 / 400_000**0.5
@@ -250,7 +259,7 @@ def test_generators_are_refused(key: random.Key) -> None:
 
 
 def test_blocks_nest_and_end(key: random.Key) -> None:
-    first, second = random.split(key)
+    first, second = _two(key)
     with random.keyed(first):
         torch.randn(1)
         with random.keyed(second), torch.no_grad():
@@ -267,7 +276,7 @@ def test_blocks_nest_and_end(key: random.Key) -> None:
 
 
 def test_draw_points_the_block_elsewhere_for_the_time(key: random.Key) -> None:
-    first, second = random.split(key)
+    first, second = _two(key)
     with random.keyed(first) as mode:
         torch.randn(1)
         assert torch.equal(draw(second, lambda: torch.randn(2)), random.normal(second, 2))

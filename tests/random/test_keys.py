@@ -132,6 +132,6 @@ def test_reuse_under_transforms_passes(key: random.Key) -> None:
         return random.normal(one, 2) + random.normal(one, 2)
 
     with random.forbid_reuse():
-        assert torch.vmap(twice)(key[None]).shape == (1, 2)
+        assert torch.vmap(twice)(random.Key(key[None])).shape == (1, 2)
     with random.forbid_reuse(), pytest.raises(KeyReuseError):
         torch.func.grad(lambda x, one: (x * twice(one)).sum())(torch.ones(2), key)

@@ -18,7 +18,19 @@ from ..random import Key, split
 
 
 class ELBO(Protocol):
-    """What :class:`SVI` needs of a loss."""
+    """What :class:`SVI` needs of a loss: a pure function of parameters and a key.
+
+    Example:
+        >>> import pyro, pyro.distributions as dist
+        >>> from purepyro import random
+        >>> from purepyro.infer import ELBO, Trace_ELBO
+        >>> class Doubled:
+        ...     def loss(self, model, guide, params, key, /, *args, **kwargs):
+        ...         return 2 * Trace_ELBO().loss(model, guide, params, key, *args, **kwargs)
+        >>> loss: ELBO = Doubled()
+        >>> loss.loss(lambda: None, lambda: None, {}, random.key(0))
+        tensor(-0.)
+    """
 
     def loss(
         self,
@@ -57,7 +69,7 @@ class Trace_ELBO:
         >>> def model():
         ...     pyro.sample("z", dist.Normal(0.0, 1.0))
         >>> Trace_ELBO(num_particles=10).loss(model, model, {}, random.key(0))  # q equals p
-        tensor(0.)
+        tensor(-0.)
     """
 
     num_particles: int = attrs.field(default=1, validator=attrs.validators.ge(1))

@@ -20,6 +20,11 @@ class Optimizer(Protocol):
 
     Its ``update`` is called as ``update(gradients, state, params=params)`` and returns what to add
     to the parameters, with the new state.
+
+    Example:
+        >>> import torchopt
+        >>> from purepyro.infer import Optimizer
+        >>> optim: Optimizer = torchopt.adam(1e-2)
     """
 
     @property

@@ -32,6 +32,14 @@ class SVIState(NamedTuple):
         opt_state: The optimiser's state.
         key: The run's key; step number ``i`` uses ``fold_in(key, i)``.
         step: How many steps were taken, an int64 scalar.
+
+    Example:
+        >>> import torch, torchopt
+        >>> from purepyro import random
+        >>> from purepyro.infer import SVI
+        >>> state = SVI(lambda: None, lambda: None, torchopt.adam(0.1)).init(random.key(0))
+        >>> state.params, state.step
+        ({}, tensor(0))
     """
 
     params: Params
@@ -46,6 +54,14 @@ class SVIRunResult(NamedTuple):
     Attributes:
         state: The state after the last step.
         losses: The loss of every step, of shape ``(num_steps,)``.
+
+    Example:
+        >>> import torchopt
+        >>> from purepyro import random
+        >>> from purepyro.infer import SVI
+        >>> result = SVI(lambda: None, lambda: None, torchopt.adam(0.1)).run(random.key(0), 2)
+        >>> result.losses
+        tensor([-0., -0.])
     """
 
     state: SVIState

@@ -102,6 +102,7 @@ def keyed(key: Key) -> KeyedRandom:
         ValueError: Inside, if a call is given a `generator`, whose state is hidden from the key.
 
     Example:
+        >>> import torch
         >>> from purepyro import random
         >>> with random.keyed(random.key(0)):
         ...     x = torch.randn(3)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch import distributions as base
 
-from ._boundary import beta_part, shape_of, tensor
+from ._boundary import shape_of, tensor
 from ._continuous import dirichlet
 from ._gamma import first_accepted, standard_gamma
 from ._key import Key
-from ._scalars import beta, circular, wrapped
+from ._scalars import circular, wrapped
 from ._shape import plan
 from ._simple import above_zero
 from ._source import KeySource
@@ -77,10 +77,21 @@ def dirichlet_vector(source: KeySource, d: base.Dirichlet, shape: Shape) -> Tens
 
 
 def lkj_cholesky(source: KeySource, d: base.LKJCholesky, shape: Shape) -> Tensor:
-    """Lewandowski, Kurowicka & Joe (2009), the onion method, row by row at once."""
-    squared = beta(source, beta_part(d), shape).detach()
+    """Lewandowski, Kurowicka & Joe (2009), the onion method, all rows at once.
+
+    Row k, from 0, has a length whose square is Beta(k / 2, c + (d - 1 - k) / 2). torch (2.13) takes
+    k - 1/2 for k / 2, which from the third row on is not the distribution of its `log_prob`.
+    """
+    concentration = tensor(d, "concentration").detach().unsqueeze(-1)
     full = (*shape, *d.batch_shape, *d.event_shape)
-    key = source.next_key(squared.device)
+    row = torch.arange(full[-1], dtype=concentration.dtype, device=concentration.device)
+    # The first row is 1 whatever is drawn for it.
+    half = torch.where(row == 0, 1.0, row) / 2
+    rest_half = concentration + (full[-1] - 1 - row) / 2
+    pair = torch.stack([half.expand(rest_half.shape), rest_half], -1)
+    key = source.next_key(concentration.device)
+    squared = dirichlet(key, pair.expand(*full[:-1], 2)).select(-1, 0)
+    key = source.next_key(concentration.device)
     normal = normals(plan(key, full), squared.dtype).tril(-1)
     length = torch.sqrt(row_sum(normal * normal, keepdim=True))
     # The first row has no entry below the diagonal.

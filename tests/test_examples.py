@@ -1,0 +1,36 @@
+"""Each example runs as a script and prints what it promises."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+# What each script must print, as a pattern.
+PRINTED = {
+    "01_bayesian_regression.py": r"bmi .*25\.\d.*purepyro -5\.4\d+ .*least squares -5\.4\d+",
+}
+
+
+def test_every_example_is_tested() -> None:
+    assert sorted(path.name for path in EXAMPLES.glob("*.py")) == sorted(PRINTED)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRINTED)
+def test_an_example(name: str, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    assert re.search(PRINTED[name], result.stdout, flags=re.DOTALL), result.stdout
+    for plot in re.findall(r"Plot: (\S+)", result.stdout):
+        assert Path(plot).stat().st_size > 10_000
