@@ -18,7 +18,7 @@ help: ## list these commands
 
 demo: $(STAMP) ## fit a Bayesian regression; the figure goes to out/
 	@mkdir -p out
-	@$(BIN)/python examples/01_bayesian_regression.py out
+	@$(BIN)/python examples/04_bayesian_regression.py out
 
 test: $(STAMP) ## everything that CI checks: lint, types, then tests and doctests
 	@$(MAKE) lint

@@ -411,7 +411,8 @@ def test_torch_modules_are_not_touched(key: random.Key) -> None:
         net: nn.Linear
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.net(x)
+            out: Tensor = self.net(x)
+            return out
 
     model = Model(nn.Linear(2, 1))
     before = [p.clone() for p in model.net.parameters()]

@@ -161,7 +161,7 @@ def test_a_cycle_is_named(key: random.Key) -> None:
 
 def test_a_prior_that_returns_something_else(key: random.Key) -> None:
     class Inner(Module):
-        z = PyroSample(lambda self: 3.0)  # type: ignore[arg-type, return-value]  # pyright: ignore
+        z = PyroSample(lambda self: 3.0)  # type: ignore[arg-type]  # pyright: ignore
 
     class Outer(Module):
         inner: Inner
@@ -189,19 +189,19 @@ def test_an_error_inside_a_prior_names_its_site(key: random.Key) -> None:
 
 def test_torch_distributions_are_refused_with_the_right_name() -> None:
     with pytest.raises(DeclarationError, match=r"torch's: write pyro\.distributions\.Normal"):
-        PyroSample(torch.distributions.Normal(0.0, 1.0))  # type: ignore[call-overload]  # pyright: ignore
+        PyroSample(torch.distributions.Normal(0.0, 1.0))  # type: ignore[arg-type]  # pyright: ignore
 
 
 @pytest.mark.parametrize("prior", [torch.zeros(3), 3.0, "normal", dist.Normal])
 def test_what_is_no_prior(prior: object) -> None:
     with pytest.raises(DeclarationError, match=r"PyroSample got .*, which is neither"):
-        PyroSample(prior)  # type: ignore[call-overload]  # pyright: ignore
+        PyroSample(prior)  # type: ignore[arg-type]  # pyright: ignore
 
 
 @pytest.mark.parametrize("init_value", [3.0, "one", [1.0], lambda a, b: a])
 def test_what_is_no_initial_value(init_value: object) -> None:
     with pytest.raises(DeclarationError, match=r"PyroParam got .* as its initial value"):
-        PyroParam(init_value)  # type: ignore[call-overload]  # pyright: ignore
+        PyroParam(init_value)  # type: ignore[arg-type]  # pyright: ignore
 
 
 def test_integers_cannot_be_learned(key: random.Key) -> None:
@@ -217,7 +217,7 @@ def test_integers_cannot_be_learned(key: random.Key) -> None:
 
 def test_an_initial_value_that_is_no_tensor(key: random.Key) -> None:
     class Late(Module):
-        a = PyroParam(lambda: 1.0)  # type: ignore[arg-type, return-value]  # pyright: ignore
+        a = PyroParam(lambda: 1.0)  # type: ignore[arg-type]  # pyright: ignore
 
     with pytest.raises(DeclarationError, match=r"'a' is 1\.0, which is no Tensor"):
         init(Late(), key)
@@ -241,6 +241,6 @@ def test_an_initial_value_that_is_not_finite(key: random.Key) -> None:
 
 def test_a_wrong_constraint_or_event_dim() -> None:
     with pytest.raises(DeclarationError, match=r"no constraint of pyro.distributions"):
-        PyroParam(torch.tensor(1.0), constraint="positive")  # type: ignore[call-overload]  # pyright: ignore
+        PyroParam(torch.tensor(1.0), constraint="positive")  # type: ignore[arg-type]  # pyright: ignore
     with pytest.raises(DeclarationError, match=r"event_dim=-1"):
         PyroParam(torch.zeros(2), event_dim=-1)

@@ -146,7 +146,7 @@ def test_a_module_never_changes() -> None:
     with pytest.raises(FrozenError, match=r"sigma was assigned"):
         model.sigma = torch.tensor(1.0)  # type: ignore[assignment]  # pyright: ignore
     with pytest.raises(FrozenError, match=r"linear was deleted"):
-        del model.linear
+        del model.linear  # pyright: ignore
     with pytest.raises(AttributeError):
         model.lineear  # type: ignore[attr-defined]  # pyright: ignore  # noqa: B018
 
@@ -169,7 +169,7 @@ def test_forward_missing(key: random.Key) -> None:
         w = PyroSample(dist.Normal(0.0, 1.0))
 
     with pytest.raises(DeclarationError, match=r"Parts was called, but has no forward"):
-        apply(Parts(), {}, key)  # type: ignore[arg-type]  # pyright: ignore
+        apply(Parts(), {}, key)  # pyright: ignore
 
     class Whole(Module):
         parts: Parts

@@ -35,6 +35,6 @@ def test_the_first_example_is_short() -> None:
 
 
 def test_its_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\(((?!http)[^)]+)\)", README.read_text())
+    targets = re.findall(r"\]\(((?!http)[^)\s]+)\)", README.read_text())
     assert targets
     assert all((README.parent / target).exists() for target in targets)

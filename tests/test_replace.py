@@ -27,7 +27,8 @@ class Tree(Module):
     rate: float = 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x) + self.leaves[0].w + self.table["a"].w
+        out: Tensor = self.net(x)
+        return out + self.leaves[0].w + self.table["a"].w
 
 
 def tree() -> Tree:
@@ -157,7 +158,8 @@ def test_to_float64_reaches_everything(key: random.Key) -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             total = self.net(x) + self.offset + self.scale * self.z + self.late.sum()
-            return total + self.parts[0].w
+            out: Tensor = total + self.parts[0].w
+            return out
 
     single = Mixed(torch.ones(1), torch.tensor(3), nn.Linear(2, 1), [Leaf()])
     double = to(single, torch.float64)

@@ -28,6 +28,7 @@ from ._errors import (
     MissingNameError,
     ShapeError,
     SupportError,
+    UnsupportedDistributionError,
     describe,
     near,
 )
@@ -36,6 +37,7 @@ from ._substitute import Substitute
 from .random import Key, name_key
 from .random._concrete import plain
 from .random._mode import KeyedRandom, draw
+from .random._sample import draw_distribution
 
 
 class Answers:
@@ -103,8 +105,13 @@ class Answers:
                 f"{near(name, self.values)} Give a value for every latent site, as "
                 "trace(...)[1].latents does."
             )
-        thunk = partial(fn, *msg["args"], **msg["kwargs"])
-        return draw(name_key(self._key, name), thunk)
+        key = name_key(self._key, name)
+        if msg["args"] or msg["kwargs"] or not hasattr(fn, "sample"):
+            return draw(key, partial(fn, *msg["args"], **msg["kwargs"]))
+        try:
+            return draw_distribution(key, fn)
+        except UnsupportedDistributionError as error:
+            raise UnsupportedDistributionError(f"The site {name!r}: {error}") from None
 
     def _param(self, msg: Msg) -> Tensor:
         name, init = str(msg["name"]), msg["args"][1] if len(msg["args"]) > 1 else None

@@ -9,6 +9,7 @@ import torch
 from pyro.distributions import is_validation_enabled
 from torch import Tensor, nn
 
+from ._boundary import wrapped_by
 from ._errors import SupportError, UnknownNameError, describe, near
 from ._execute import Outcome, Setting, execute, root_of
 from ._init import check_declared, declared
@@ -283,7 +284,7 @@ def _checked_run(
     """A run that accepts exactly the parameters of the model, finite ones."""
     root = root_of(model)
     if root is not None:
-        check_declared(root, params)
+        check_declared(root, params, complete=wrapped_by(model) is None)
     _check_finite(params)
     setting = Setting(params=params, values=values or {}, state=state, draws=draws)
     outcome = execute(model, key, args, kwargs, setting)

@@ -47,9 +47,9 @@ class Hermetic:
     """A stretch of code in which Pyro's process-wide state belongs to one run alone.
 
     Inside, the handler stack holds only ``messenger``, no plate dimension is taken, the parameter
-    store is an empty one (PyroModules leave notes there), and ``answer`` serves every message that no handler
-    answered, in place of Pyro's default (which reads the parameter store and torch's global
-    generator). Serving the default, rather than being a handler, is what reaches the sites that
+    store is an empty one (PyroModules leave notes there), and ``answer`` serves every message that
+    no handler answered, in place of Pyro's default, which reads the store and torch's global
+    generator. Serving the default, rather than being a handler, is what reaches the sites that
     ``poutine.block`` hides. All is put back on the way out, also after an exception.
     """
 

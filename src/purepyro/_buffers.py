@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 
 import attrs
+import torch
 from torch import Tensor, nn
 
 from ._errors import MissingNameError, MutationError, ShapeError, describe, near
+from .random._concrete import plain
 
 
 @attrs.define
@@ -19,13 +21,18 @@ class _Kept:
     name: str
     tensor: Tensor
     version: int
+    start: Tensor
 
     def now(self) -> Tensor:
         held = self.owner._buffers[self.name] if self.owner is not None else None
         return self.tensor if held is None else held
 
     def changed(self) -> bool:
-        return self.now() is not self.tensor or self.tensor._version != self.version
+        if self.now() is not self.tensor or self.tensor._version != self.version:
+            return True
+        # torch.nn.functional.batch_norm changes its statistics and leaves no new version.
+        start, now = plain(self.start), plain(self.tensor)
+        return start is not None and now is not None and not torch.equal(start, now)
 
 
 class Buffers:
@@ -47,8 +54,9 @@ class Buffers:
             owner = skeleton.get_submodule(inner)
             before = self._kept.get(path)
             if before is None:
-                copy = self._start(path, own).clone()
-                self._kept[path] = _Kept(owner, name, copy, copy._version)
+                start = self._start(path, own)
+                copy = start.clone()
+                self._kept[path] = _Kept(owner, name, copy, copy._version, start)
             else:  # a plain model called the same Module again: go on from where it was
                 copy = before.now()
                 before.owner = owner
@@ -59,8 +67,9 @@ class Buffers:
         """Each buffer of ``net`` with a copy to use in its place."""
         pairs: list[tuple[Tensor, Tensor]] = []
         for path, own in net.named_buffers():
-            copy = self._start(path, own).clone()
-            self._kept[path] = _Kept(None, path, copy, copy._version)
+            start = self._start(path, own)
+            copy = start.clone()
+            self._kept[path] = _Kept(None, path, copy, copy._version, start)
             pairs.append((own, copy))
         return pairs
 

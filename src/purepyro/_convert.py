@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from functools import partial
 from typing import TypeVar
 
 import torch
 from pyro.distributions import Distribution
-from pyro.distributions.util import deep_to
 from torch import Tensor, nn
 
 from ._fields import Field, PyroParam, PyroSample
@@ -89,8 +89,9 @@ class _Converter:
             init = partial(self._initial, field)
             return PyroParam(init, field.constraint, field.event_dim)
         if isinstance(field, PyroSample) and isinstance(field.prior, Distribution):
-            moved: Distribution = deep_to(field.prior, device=self._device, dtype=self._dtype)
-            return PyroSample(moved, infer=field.infer)
+            # Not pyro's deep_to: it converts whole numbers too, and networks in place.
+            memo = {id(part): self._value(part, "") for part in _parts(field.prior, set())}
+            return PyroSample(copy.deepcopy(field.prior, memo), infer=field.infer)
         return field
 
     def _initial(self, field: PyroParam, owner: object) -> Tensor:
@@ -99,3 +100,21 @@ class _Converter:
     def _tensor(self, value: Tensor) -> Tensor:
         dtype = self._dtype if value.is_floating_point() else None
         return value.to(device=self._device, dtype=dtype)
+
+
+def _parts(value: object, seen: set[int]) -> Iterator[Tensor | nn.Module]:
+    """The tensors and ``torch.nn`` modules that an object is made of."""
+    if id(value) in seen or isinstance(value, type):
+        return
+    seen.add(id(value))
+    if isinstance(value, (Tensor, nn.Module)):
+        yield value
+        return
+    if isinstance(value, (list, tuple)):
+        inner = list(value)
+    else:
+        inner = list(
+            (value if isinstance(value, dict) else getattr(value, "__dict__", {})).values()
+        )
+    for part in inner:
+        yield from _parts(part, seen)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Generic, Self, overload
+from typing import Any, Generic, Never, Self, overload
 
 import attrs
 import pyro
@@ -22,7 +22,7 @@ from torch.distributions.constraints import Constraint
 from typing_extensions import TypeVar
 
 from ._boundary import emit_sample
-from ._errors import DeclarationError, DtypeError, describe
+from ._errors import DeclarationError, DtypeError, FrozenError, describe
 from ._scope import OVERRIDES, read
 from ._types import Prior
 
@@ -51,6 +51,10 @@ class Field(Generic[Owner]):
             return self
         name = self.name or ""
         return read(instance, name, instance.__dict__.get(OVERRIDES, {}).get(name, self))
+
+    def __set__(self, instance: object, value: Never) -> None:
+        # For type checkers: without it they take an assignment for one of a Tensor.
+        raise FrozenError(f"The declared field {self.name!r} was assigned. Write replace(...).")
 
     def emit(self, path: str, owner: object) -> Tensor:
         """Emit the effect of the field at ``path`` and return its answer."""
@@ -99,23 +103,9 @@ class PyroParam(Field[Owner]):
         tensor([2., 2., 2.])
     """
 
-    @overload
-    def __init__(
-        self: PyroParam[Any],
-        init: Tensor | Callable[[], Tensor] | None = None,
-        constraint: Constraint = ...,
-        event_dim: int | None = None,
-    ) -> None: ...
-    @overload
     def __init__(
         self,
-        init: Callable[[Owner], Tensor],
-        constraint: Constraint = ...,
-        event_dim: int | None = None,
-    ) -> None: ...
-    def __init__(
-        self,
-        init: Tensor | Callable[..., Tensor] | None = None,
+        init: Tensor | Callable[[], Tensor] | Callable[[Owner], Tensor] | None = None,
         constraint: Constraint = constraints.real,
         event_dim: int | None = None,
     ) -> None:
@@ -196,20 +186,9 @@ class PyroSample(Field[Owner]):
         torch.Size([2])
     """
 
-    @overload
-    def __init__(
-        self: PyroSample[Any],
-        prior: Distribution | Callable[[], Prior] | None = None,
-        *,
-        infer: Mapping[str, object] | None = None,
-    ) -> None: ...
-    @overload
-    def __init__(
-        self, prior: Callable[[Owner], Prior], *, infer: Mapping[str, object] | None = None
-    ) -> None: ...
     def __init__(
         self,
-        prior: Distribution | Callable[..., Prior] | None = None,
+        prior: Distribution | Callable[[], Prior] | Callable[[Owner], Prior] | None = None,
         *,
         infer: Mapping[str, object] | None = None,
     ) -> None:

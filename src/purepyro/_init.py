@@ -13,7 +13,14 @@ from torch.distributions.constraints import Constraint
 
 from ._answers import check_param
 from ._bind import bind
-from ._errors import MissingNameError, SupportError, UnknownNameError, describe, near
+from ._errors import (
+    DeclarationError,
+    MissingNameError,
+    SupportError,
+    UnknownNameError,
+    describe,
+    near,
+)
 from ._execute import Outcome, Setting, execute, root_of
 from ._fields import Field, PyroParam
 from ._module import Module
@@ -81,18 +88,24 @@ def init(model: Callable[..., object] | Module, key: Key, /, *args: Any, **kwarg
 def initial(
     model: object, key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Outcome[object]:
-    """A run that collects parameters; the model itself takes part if it must or can."""
+    """A run that collects parameters: the declared ones, then those of running the model."""
     root = root_of(model)
-    runs = _must_run(root) or bool(args) or bool(kwargs)
-
-    def collecting(*args: Any, **kwargs: Any) -> object:
-        if root is not None:
-            _read_declared(root)
-        return model(*args, **kwargs) if runs and callable(model) else None
-
-    # A PyroModule is recognised by itself, not inside a closure.
-    target = model if root is None and callable(model) else collecting
-    return execute(target, key, args, kwargs, Setting(collect=True))
+    params: Params = {}
+    constraints: dict[str, Constraint] = {}
+    if root is not None:
+        of_fields: Outcome[object] = execute(
+            lambda: _read_declared(root), key, (), {}, Setting(collect=True)
+        )
+        if not (callable(model) and (type(root).starts_by_running or args or kwargs)):
+            return of_fields
+        params, constraints = of_fields.params, of_fields.constraints
+    if not callable(model):
+        raise DeclarationError(
+            f"The model is {describe(model)}, which cannot be called, so it is no model. Pass a "
+            "Module, a function with pyro statements, or another callable."
+        )
+    outcome = execute(model, key, args, kwargs, Setting(params=params, collect=True))
+    return attrs.evolve(outcome, constraints={**constraints, **outcome.constraints})
 
 
 def constrain(
@@ -173,10 +186,15 @@ def declared(root: Node) -> dict[str, Spec]:
     return specs
 
 
-def check_declared(root: Node, params: Values) -> None:
-    """Refuse params that miss, or have in another shape or dtype, what ``root`` declares."""
+def check_declared(root: Node, params: Values, *, complete: bool) -> None:
+    """Refuse params that miss, or have in another shape or dtype, what ``root`` declares.
+
+    With ``complete`` unset a name may be missing: handlers around a Module can make it random.
+    """
     for name, spec in declared(root).items():
         if name not in params:
+            if not complete:
+                continue
             raise MissingNameError(
                 f"The params have no {name!r}, which the model declares. "
                 f"{near(name, params)} Start from init(model, key)."
@@ -192,10 +210,6 @@ def _read_declared(root: Node) -> None:
                 getattr(node, name)
 
 
-def _must_run(root: Node | None) -> bool:
-    return root is None or type(root).starts_by_running
-
-
 def _params_of(node: Module) -> list[str]:
     overrides: Mapping[str, Field[Any]] = node.__dict__.get(OVERRIDES, {})
     return [
@@ -209,7 +223,7 @@ def _constraints(
     model: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Mapping[str, Constraint]:
     root = root_of(model)
-    if root is not None and not _must_run(root) and not args and not kwargs:
+    if root is not None and not (type(root).starts_by_running or args or kwargs):
         return {name: spec.constraint for name, spec in declared(root).items()}
     return initial(model, key(0), args, kwargs).constraints
 

@@ -223,13 +223,26 @@ def _check_value(instance: object, field: attrs.Attribute[Any], value: object) -
             f"the class body: write `{field.name} = {type(value).__name__}(...)` there without "
             "annotation, or swap one by replace(model, {path: declaration})."
         )
-    if isinstance(value, PyroModule):
+    if isinstance(value, nn.Parameter) and value.requires_grad:
         raise DeclarationError(
-            f"The field {where} was given a PyroModule ({type(value).__name__}), which keeps its "
-            "parameters and names to itself. Declare a Module in its place, or run the PyroModule "
-            "as the model itself: apply(pyro_module, params, key, ...)."
+            f"The plain field {where} was given a torch.nn.Parameter ({describe(value)}), which "
+            f"would be a constant there and never learned. Declare `{field.name} = "
+            "PyroParam(...)` in the class body, or pass parameter.detach() for a constant."
+        )
+    if _holds_pyro_module(value):
+        raise DeclarationError(
+            f"The field {where} was given a PyroModule, alone or inside a {type(value).__name__}. "
+            "It keeps its parameters and names to itself. Declare a Module in its place, or run "
+            "the PyroModule as the model itself: apply(pyro_module, params, key, ...)."
         )
     _check_names(where, value)
+
+
+def _holds_pyro_module(value: object) -> bool:
+    if isinstance(value, nn.Module):
+        return any(isinstance(net, PyroModule) for net in value.modules())
+    inside = children(value) if isinstance(value, (tuple, list, dict)) else ()
+    return any(_holds_pyro_module(item) for _, item in inside)
 
 
 def _check_names(where: str, value: object) -> None:

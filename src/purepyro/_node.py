@@ -65,9 +65,9 @@ def map_children(value: object, path: str, visit: Callable[[object, str], object
     Anything but a tuple, list or dict is returned as it is.
     """
     if isinstance(value, tuple):
-        made: Callable[..., object] = type(value)
         items = [visit(item, join(path, str(i))) for i, item in enumerate(value)]
-        return made(*items) if hasattr(value, "_fields") else made(items)
+        made: Callable[..., object] = getattr(type(value), "_make", type(value))
+        return made(items)
     if isinstance(value, list):
         return [visit(item, join(path, str(i))) for i, item in enumerate(value)]
     if isinstance(value, dict):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -43,14 +45,13 @@ class Everything(Module):
         return dist.Normal(self.shift, self.scale).to_event(1)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        mean = self.net(x).squeeze(-1) + x @ self.weight
+        mean: Tensor = self.net(x).squeeze(-1) + x @ self.weight
         with pyro.plate("data", len(x)):
             pyro.sample("obs", dist.Normal(mean, self.scale), obs=y)
         return mean
 
 
-def _compare(params: dict[str, Tensor], loss: object) -> None:
-    assert callable(loss)
+def _compare(params: dict[str, Tensor], loss: Callable[[dict[str, Tensor]], Tensor]) -> None:
     functional = torch.func.grad(loss)(params)
     leaves = {name: value.clone().requires_grad_() for name, value in params.items()}
     gradients = torch.autograd.grad(loss(leaves), list(leaves.values()))

@@ -16,8 +16,8 @@ class Case(NamedTuple):
     """A distribution as a function of its parameters.
 
     `maps` says whether its constructor takes parameters batched by vmap (Pyro's or torch's limit,
-    not the draw's), `exact` whether its draws are free of matrix factorisations, whose bits depend on
-    the batch.
+    not the draw's), `exact` whether its draws are free of matrix factorisations, whose bits
+    depend on the batch.
     """
 
     kind: type

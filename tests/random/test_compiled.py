@@ -88,7 +88,9 @@ def _compiled_draws(key: Tensor) -> tuple[Tensor, ...]:
 @pytest.mark.filterwarnings("ignore")
 def test_inductor_has_the_bits_of_eager(arguments: tuple[Tensor, Tensor]) -> None:
     start = arguments[0]
-    compiled = torch._inductor.compile(make_fx(_compiled_draws)(start), [start])
+    compiled: Traced = getattr(torch, "_inductor").compile(  # noqa: B009
+        make_fx(_compiled_draws)(start), [start]
+    )
     for key in (start, random.key(3)):
         *exact, normal = compiled(key)
         *wanted, expected = _compiled_draws(key)

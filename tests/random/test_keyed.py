@@ -247,11 +247,12 @@ def test_recurrent_dropout_is_refused(key: random.Key) -> None:
 
 def test_generators_are_refused(key: random.Key) -> None:
     generator = torch.Generator()
-    for call in (
+    calls: list[Draw] = [
         lambda: torch.randn(3, generator=generator),
         lambda: torch.empty(3).normal_(generator=generator),
         lambda: torch.nn.init.normal_(torch.empty(3), generator=generator),
-    ):
+    ]
+    for call in calls:
         with random.keyed(key), pytest.raises(ValueError, match=r"`generator` inside a keyed"):
             call()
         with random.keyed(key):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from ._derive import fold_in, name_key, split
 from ._draws import bits, normal, permutation, randint, uniform
 from ._key import Key, key
-from ._mode import KeyedRandom, keyed
+from ._mode import keyed
 from ._reuse import forbid_reuse
 from ._sample import sample
 
 __all__ = [
     "Key",
-    "KeyedRandom",
     "bits",
     "fold_in",
     "forbid_reuse",

@@ -58,9 +58,9 @@ def call(function: object, *arguments: object, **named: object) -> Tensor:
 
 def beta_part(owner: object) -> Beta:
     """The beta distribution that a compound distribution keeps."""
-    return cast(Beta, getattr(owner, "_beta"))  # noqa: B009
+    return cast(Beta, part(owner, "_beta"))
 
 
 def gamma_part(owner: object) -> Gamma:
     """The gamma distribution that a compound distribution keeps."""
-    return cast(Gamma, getattr(owner, "_gamma"))  # noqa: B009
+    return cast(Gamma, part(owner, "_gamma"))

@@ -56,13 +56,13 @@ def mixture_same_family(draw: Draw, source: KeySource, d: object, shape: Shape) 
     event = shape_of(d, "event_shape")
     place = picked.reshape(*picked.shape, 1, *(1 for _ in event))
     dim = picked.dim()
-    return values.gather(dim, place.expand(*picked.shape, 1, *event)).squeeze(dim)
+    return values.gather(dim, place.expand((*picked.shape, 1, *event))).squeeze(dim)
 
 
 def masked_mixture(draw: Draw, source: KeySource, d: object, shape: Shape) -> Tensor:
     """A draw of both components, picked by the mask."""
     mask = tensor(d, "mask")
-    mask = mask.reshape(*mask.shape, *(1 for _ in shape_of(d, "event_shape")))
+    mask = mask.reshape((*mask.shape, *(1 for _ in shape_of(d, "event_shape"))))
     first = draw(source, part(d, "component0"), shape)
     second = draw(source, part(d, "component1"), shape)
     return torch.where(mask, second, first)
@@ -94,8 +94,8 @@ def discrete_hmm(draw: Draw, source: KeySource, d: object, shape: Shape) -> Tens
     initial, step = tensor(d, "initial_logits").detach(), tensor(d, "transition_logits").detach()
     batch, duration, states = shape_of(d, "batch_shape"), number(d, "duration"), step.shape[-1]
     full = (*shape, *batch)
-    first = _index(source, initial.expand(*full, states))
-    steps = _index(source, step.expand(*full, duration, states, states))
+    first = _index(source, initial.expand((*full, states)))
+    steps = _index(source, step.expand((*full, duration, states, states)))
     paths = call(part(_hmm, "_sequential_index"), steps)
     path = _indexed(paths, (..., slice(None), first))
     emission = part(d, "observation_dist")

@@ -24,7 +24,7 @@ _FEW_TRIALS = 256
 def multinomial(source: KeySource, d: base.Multinomial, shape: Shape) -> Tensor:
     """How often each category comes up in `total_count` trials."""
     probs, total = tensor(d, "probs"), number(d, "total_count")
-    wide = probs.detach().expand(*shape, *probs.shape)
+    wide = probs.detach().expand((*shape, *probs.shape))
     key = source.next_key(probs.device)
     if total > _FEW_TRIALS:
         return split_count(key, torch.full_like(wide[..., 0], total), wide).to(probs.dtype)
@@ -35,7 +35,7 @@ def multinomial(source: KeySource, d: base.Multinomial, shape: Shape) -> Tensor:
 def dirichlet_multinomial(source: KeySource, d: object, shape: Shape) -> Tensor:
     """A multinomial whose weights are a Dirichlet vector."""
     concentration, total = tensor(d, "concentration"), tensor(d, "total_count")
-    wide = concentration.detach().expand(*shape, *concentration.shape)
+    wide = concentration.detach().expand((*shape, *concentration.shape))
     probs = dirichlet(source.next_key(concentration.device), wide)
     trials = total.to(torch.float64).expand(probs.shape[:-1])
     key = source.next_key(concentration.device)
@@ -72,7 +72,7 @@ def one_hot(source: KeySource, d: base.OneHotCategorical, shape: Shape) -> Tenso
     """A category as a vector of zeros and a one."""
     probs = tensor(d, "probs")
     drawn = _discrete.categorical(
-        source.next_key(probs.device), probs.expand(*shape, *probs.shape), 1
+        source.next_key(probs.device), probs.expand((*shape, *probs.shape)), 1
     )
     return _counted(drawn, probs.shape[-1]).to(probs.dtype)
 
@@ -95,7 +95,7 @@ def coalescent_times(source: KeySource, d: object, shape: Shape) -> Tensor:
     batch = (*shape, *shape_of(d, "batch_shape"))
     size = leaves.shape[-1]
     waits = exponential(source.next_key(leaves.device), (*batch, size - 1), leaves.dtype)
-    times = leaves.to(torch.float64).expand(*batch, size).sort(-1, descending=True).values
+    times = leaves.to(torch.float64).expand((*batch, size)).sort(-1, descending=True).values
     rank = torch.arange(size, device=leaves.device)
     now, joined = times[..., 1:2], torch.ones_like(times[..., :1], dtype=torch.int64)
     found = []

@@ -13,10 +13,12 @@ from .._errors import describe
 from . import _host, _philox
 from ._concrete import outside_transforms, plain, readable
 from ._constants import MASK64
-from ._key import Key, check_key
+from ._key import Key, as_key, check_key
+from ._quiet import quiet
 from ._reuse import consume
 
 
+@quiet
 def split(key: Key, num: int = 2) -> Key:
     """`num` new keys from one.
 
@@ -48,10 +50,11 @@ def split(key: Key, num: int = 2) -> Key:
     pairs = readable(checked)
     if pairs is None:
         index = torch.arange(num, device=checked.device)
-        return Key(_joined(_philox.lanes(checked, index)).movedim(-2, 0))
+        return as_key(_joined(_philox.lanes(checked, index)).movedim(-2, 0))
     return _host_keys(_host.blocks(pairs, num), (num, *checked.shape))
 
 
+@quiet
 def fold_in(key: Key, data: int | Tensor) -> Key:
     """A new key from a key and a number.
 
@@ -83,6 +86,7 @@ def fold_in(key: Key, data: int | Tensor) -> Key:
     return fold_in_integer(checked, data)
 
 
+@quiet
 def name_key(key: Key, name: str) -> Key:
     """The key of a name: `fold_in(key, h)` with `h` a hash of `name` that never changes.
 
@@ -121,12 +125,12 @@ def fold_in_integer(key: Key, data: int) -> Key:
     """`fold_in` of an integer, without the checks."""
     pairs = readable(key)
     if pairs is None:
-        return Key(_joined(_philox.lanes(key, data)).squeeze(-2))
+        return as_key(_joined(_philox.lanes(key, data)).squeeze(-2))
     if key.dim() == 1:
         seed, offset = pairs[0].tolist()
         derived = _host.derived(seed, offset + data)
         with outside_transforms():
-            return Key(torch.tensor(derived, dtype=torch.int64))
+            return as_key(torch.tensor(derived, dtype=torch.int64))
     counters = pairs[:, 1, None] + np.uint64(data & MASK64)
     return _host_keys(_host.expand(pairs[:, 0], counters), tuple(key.shape))
 
@@ -139,7 +143,7 @@ def _fold_in_tensor(key: Key, data: Tensor) -> Key:
         with outside_transforms():
             return fold_in_integer(key, int(number))
     words = data.view(torch.int64) if data.dtype is torch.uint64 else data.to(torch.int64)
-    return Key(_joined(_philox.lanes(key, words.unsqueeze(-1))).squeeze(-2))
+    return as_key(_joined(_philox.lanes(key, words.unsqueeze(-1))).squeeze(-2))
 
 
 def _joined(lanes: _philox.Lanes) -> Tensor:
@@ -153,4 +157,4 @@ def _host_keys(blocks: tuple[_host.Words, _host.Words], shape: tuple[int, ...]) 
     even, odd = blocks
     found = (even.astype(np.uint64) | odd.astype(np.uint64) << np.uint64(32)).view(np.int64)
     with outside_transforms():
-        return Key(torch.from_numpy(np.ascontiguousarray(found.T)).reshape(shape))
+        return as_key(torch.from_numpy(np.ascontiguousarray(found.T)).reshape(shape))

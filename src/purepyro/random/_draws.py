@@ -8,10 +8,12 @@ from torch import Tensor
 from .._errors import describe
 from . import _integers, _words
 from ._key import Key, check_key
+from ._quiet import quiet
 from ._reuse import consume
 from ._shape import Shape, flat, plan
 
 
+@quiet
 def bits(key: Key, *shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
     """Random bits: integers over the whole range of a dtype, all equally likely.
 
@@ -39,6 +41,7 @@ def bits(key: Key, *shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
     return _integers.bits(plan(checked, flat(shape)), dtype or torch.int32)
 
 
+@quiet
 def uniform(
     key: Key,
     *shape: Shape,
@@ -76,6 +79,7 @@ def uniform(
     return found * (high - low) + low
 
 
+@quiet
 def normal(
     key: Key,
     *shape: Shape,
@@ -117,6 +121,7 @@ def normal(
     return found * std + mean
 
 
+@quiet
 def randint(
     key: Key,
     *shape: Shape,
@@ -146,7 +151,7 @@ def randint(
     Example:
         >>> from purepyro import random
         >>> random.randint(random.key(0), 5, high=10)
-        tensor([3, 1, 4, 2, 3], dtype=torch.int32)
+        tensor([1, 3, 8, 0, 4], dtype=torch.int32)
     """
     checked = check_key(key)
     consume(checked, "randint")
@@ -154,6 +159,7 @@ def randint(
     return _integers.between(shared, low, high, dtype or torch.int32)
 
 
+@quiet
 def permutation(key: Key, n: int) -> Tensor:
     """A random order of the integers 0 to `n` - 1.
 

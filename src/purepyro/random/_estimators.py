@@ -63,11 +63,11 @@ def attached(
     function: object, value: Tensor, parameters: tuple[Tensor, ...], saved: tuple[Tensor, ...]
 ) -> Tensor:
     """`value` with gradients to `parameters` by the backward pass of one of Pyro's functions."""
-    outer = getattr(function, "backward")  # noqa: B009
+    outer = part(function, "backward")
     # Below `once_differentiable`, which would detach what torch.func has wrapped.
     backward_pass = cast(Backward, getattr(outer, "__wrapped__", outer))
     constants = tuple(one.detach() for one in saved)
-    apply = cast(Callable[..., Tensor], getattr(_Attached, "apply"))  # noqa: B009
+    apply = cast(Callable[..., Tensor], part(_Attached, "apply"))
     return apply(backward_pass, len(parameters), value.detach(), *parameters, *constants)
 
 
@@ -93,7 +93,7 @@ def mixture_of_normals(source: KeySource, d: object, shape: Shape) -> Tensor:
     """A component's mean plus noise of its scales, with pathwise gradients of the weights."""
     locs, scales = tensor(d, "locs"), tensor(d, "coord_scale")
     logits, probs, which = _component(source, d, shape)
-    picked = which[..., None, None].expand(*which.shape, 1, locs.shape[-1])
+    picked = which[..., None, None].expand((*which.shape, 1, locs.shape[-1]))
     loc, scale = _picked(locs, picked), _picked(scales, picked)
     white = normals(plan(source.next_key(locs.device), tuple(loc.shape)), locs.dtype)
     value = loc + scale * white
@@ -105,7 +105,7 @@ def mixture_of_normals_shared(source: KeySource, d: object, shape: Shape) -> Ten
     """The same with one set of scales for all components."""
     locs, scale = tensor(d, "locs"), tensor(d, "coord_scale")
     logits, probs, which = _component(source, d, shape)
-    picked = which[..., None, None].expand(*which.shape, 1, locs.shape[-1])
+    picked = which[..., None, None].expand((*which.shape, 1, locs.shape[-1]))
     loc = _picked(locs, picked)
     white = normals(plan(source.next_key(locs.device), tuple(loc.shape)), locs.dtype)
     value = loc + scale * white
@@ -150,7 +150,7 @@ def relaxed_categorical_straight_through(source: KeySource, d: object, shape: Sh
 def _quantized(soft: Tensor, hard: Tensor) -> Tensor:
     value = hard + (soft - soft.detach())
     # Pyro's `log_prob` looks for the relaxed value under this name.
-    setattr(value, "_unquantize", soft)  # noqa: B010
+    vars(value)["_unquantize"] = soft
     return value
 
 
@@ -163,17 +163,19 @@ def _component(source: KeySource, d: object, shape: Shape) -> tuple[Tensor, Tens
     """The weights of a mixture as logits and probabilities, and which component is drawn."""
     logits = tensor(d, "component_logits")
     probs = torch.softmax(logits.detach(), -1)
-    wide = probs.expand(*shape, *probs.shape)
+    wide = probs.expand((*shape, *probs.shape))
     which = _discrete.categorical(source.next_key(logits.device), wide, 1)
     return logits, probs, which.squeeze(-1)
 
 
 def _picked(values: Tensor, picked: Tensor) -> Tensor:
     """The chosen component's row of (*batch, components, dim)."""
-    wide = values.expand(*picked.shape[:-2], *values.shape[-2:])
+    wide = values.expand((*picked.shape[:-2], *values.shape[-2:]))
     return wide.gather(-2, picked).squeeze(-2)
 
 
 def _taken(values: Tensor, which: Tensor) -> Tensor:
     """The chosen component's number of (components,)."""
-    return values.expand(*which.shape, values.shape[-1]).gather(-1, which.unsqueeze(-1)).squeeze(-1)
+    return (
+        values.expand((*which.shape, values.shape[-1])).gather(-1, which.unsqueeze(-1)).squeeze(-1)
+    )

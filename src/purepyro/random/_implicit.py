@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ._boundary import call, part
+from ._boundary import part
+from ._slopes import dirichlet_slope, gamma_slope
 
 
 class _Context(Protocol):
@@ -42,11 +43,11 @@ class _Gamma(Function):
 
     @staticmethod
     def backward(ctx: _Context, *grad_outputs: Tensor) -> tuple[Tensor, None]:
-        return grad_outputs[0] * _gamma_slope(*ctx.saved_tensors), None
+        return grad_outputs[0] * gamma_slope(*ctx.saved_tensors), None
 
     @staticmethod
     def jvp(ctx: _Context, *grad_inputs: Tensor | None) -> Tensor:
-        tangent, slope = grad_inputs[0], _gamma_slope(*ctx.saved_tensors)
+        tangent, slope = grad_inputs[0], gamma_slope(*ctx.saved_tensors)
         return torch.zeros_like(slope) if tangent is None else tangent * slope
 
 
@@ -65,7 +66,7 @@ class _Dirichlet(Function):
     @staticmethod
     def backward(ctx: _Context, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         outer, value = grad_outputs[0], ctx.saved_tensors[1]
-        slope = _dirichlet_slope(*ctx.saved_tensors)
+        slope = dirichlet_slope(*ctx.saved_tensors)
         return slope * (outer - (value * outer).sum(-1, keepdim=True)), None
 
     @staticmethod
@@ -73,22 +74,13 @@ class _Dirichlet(Function):
         tangent, value = grad_inputs[0], ctx.saved_tensors[1]
         if tangent is None:
             return torch.zeros_like(value)
-        moved = _dirichlet_slope(*ctx.saved_tensors) * tangent
+        moved = dirichlet_slope(*ctx.saved_tensors) * tangent
         return moved - value * moved.sum(-1, keepdim=True)
 
 
-def _gamma_slope(concentration: Tensor, value: Tensor) -> Tensor:
-    return call(part(torch, "_standard_gamma_grad"), concentration, value)
-
-
-def _dirichlet_slope(concentration: Tensor, value: Tensor) -> Tensor:
-    total = concentration.sum(-1, keepdim=True).expand_as(concentration)
-    return call(part(torch, "_dirichlet_grad"), value, concentration, total)
-
-
 # torch leaves `Function.apply` without a type.
-_apply_gamma = cast(_Apply, getattr(_Gamma, "apply"))  # noqa: B009
-_apply_dirichlet = cast(_Apply, getattr(_Dirichlet, "apply"))  # noqa: B009
+_apply_gamma = cast(_Apply, part(_Gamma, "apply"))
+_apply_dirichlet = cast(_Apply, part(_Dirichlet, "apply"))
 
 
 def attach_gamma(concentration: Tensor, value: Tensor) -> Tensor:

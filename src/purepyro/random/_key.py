@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NewType
+from typing import NewType, cast
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ def key(seed: int, *, device: torch.device | str | None = None) -> Key:
             f"`seed` is {describe(seed)}, of type {type(seed).__name__}. A key starts from an "
             "integer, so that it can be written down and used again. Write `random.key(0)`."
         )
-    return Key(torch.tensor([signed(seed), 0], dtype=torch.int64, device=device or "cpu"))
+    return as_key(torch.tensor([signed(seed), 0], dtype=torch.int64, device=device or "cpu"))
 
 
 def check_key(key: object, where: str = "key", *, single: bool = False) -> Key:
@@ -76,7 +76,12 @@ def check_key(key: object, where: str = "key", *, single: bool = False) -> Key:
             f"`{where}` is {describe(key)}, a stack of keys. One key of shape (2,) is wanted here, "
             "since one run draws from one key. Use `torch.vmap` over it for one run a key."
         )
-    return Key(key if key.dtype is torch.int64 else key.view(torch.int64))
+    return as_key(key if key.dtype is torch.int64 else key.view(torch.int64))
+
+
+def as_key(words: Tensor) -> Key:
+    """A tensor that is known to be a key: torch.compile cannot call a NewType."""
+    return cast(Key, words)
 
 
 def signed(word: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+import torch
 from torch import Tensor
 
 from .._errors import KeyReuseError
@@ -49,11 +50,9 @@ def consume(key: Tensor, what: str) -> None:
     Raises:
         KeyReuseError: If the key was used up before.
     """
-    used = _USED.get()
-    if used is None:
-        return
-    pairs = readable(key)
-    if pairs is None:
+    used = None if torch.compiler.is_compiling() else _USED.get()
+    pairs = None if used is None else readable(key)
+    if used is None or pairs is None:
         return
     for seed, offset in pairs.tolist():
         first = used.get((seed, offset))

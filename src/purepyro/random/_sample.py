@@ -7,13 +7,13 @@ from functools import cache
 from typing import TypeVar, cast
 
 from torch import Tensor
-from torch._C import DisableTorchFunction
 
 from .._errors import UnsupportedDistributionError
 from ._boundary import own_draw, reparameterised
 from ._distributions import COMPOSED, LEAVES, UNSUPPORTED, Composed, Leaf
 from ._key import Key, check_key
 from ._mode import current_source, draw
+from ._quiet import quiet
 from ._reuse import consume, unchecked
 from ._source import KeySource
 
@@ -52,9 +52,14 @@ def sample(key: Key, distribution: object, sample_shape: Sequence[int] = ()) -> 
         >>> torch.vmap(lambda key: random.sample(key, beta))(keys).shape
         torch.Size([4, 2])
     """
+    return draw_distribution(_consumed(key), distribution, tuple(sample_shape))
+
+
+@quiet
+def _consumed(key: Key) -> Key:
     checked = check_key(key, single=True)
     consume(checked, "sample")
-    return draw_distribution(checked, distribution, tuple(sample_shape))
+    return checked
 
 
 def draw_distribution(key: Key, distribution: object, shape: Shape = ()) -> Tensor:
@@ -83,11 +88,10 @@ def _part(source: KeySource, distribution: object, shape: Shape) -> Tensor:
     return _inside(distribution, shape, part_of=True)
 
 
+@quiet
 def _leaf_draw(leaf: Leaf, source: KeySource, distribution: object, shape: Shape) -> Tensor:
-    # The keyed versions make no random call of torch: no mode has to look at their operations.
-    with DisableTorchFunction():
-        value = leaf(source, distribution, shape)
-        return value if reparameterised(distribution) else value.detach()
+    value = leaf(source, distribution, shape)
+    return value if reparameterised(distribution) else value.detach()
 
 
 @cache

@@ -31,7 +31,7 @@ def beta(source: KeySource, d: base.Beta, shape: Shape) -> Tensor:
     """The first of two Dirichlet numbers."""
     concentration = tensor(part(d, "_dirichlet"), "concentration")
     key = source.next_key(concentration.device)
-    return dirichlet(key, concentration.expand(*shape, *concentration.shape)).select(-1, 0)
+    return dirichlet(key, concentration.expand((*shape, *concentration.shape))).select(-1, 0)
 
 
 def student_t(source: KeySource, d: base.StudentT, shape: Shape) -> Tensor:

@@ -55,7 +55,7 @@ def plan(key: Key, shape: tuple[int, ...]) -> Plan:
         lead -= 1
     if any(have not in (1, want) for have, want in zip(batch[:lead], shape, strict=False)):
         raise ValueError(_mismatch(key, shape))
-    keys = key.reshape(*batch[:lead], 2).expand(*shape[:lead], 2)
+    keys = key.reshape(*batch[:lead], 2).expand((*shape[:lead], 2))
     return Plan(keys, prod(shape[lead:]), shape)
 
 

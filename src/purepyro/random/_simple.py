@@ -50,7 +50,7 @@ def gamma(source: KeySource, d: base.Gamma, shape: tuple[int, ...]) -> Tensor:
     """A standard gamma number over the rate; above 0 as torch's are."""
     concentration, rate = tensor(d, "concentration"), tensor(d, "rate")
     key = source.next_key(concentration.device)
-    number = standard_gamma(key, concentration.expand(*shape, *d.batch_shape))
+    number = standard_gamma(key, concentration.expand((*shape, *d.batch_shape)))
     return above_zero(number / rate)
 
 

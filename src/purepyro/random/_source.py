@@ -6,7 +6,7 @@ import torch
 
 from ._constants import CALLS
 from ._derive import fold_in_integer
-from ._key import Key
+from ._key import Key, as_key
 
 
 class KeySource:
@@ -25,4 +25,4 @@ class KeySource:
         found = self.key if call == 0 else fold_in_integer(self.key, CALLS + call)
         if device is None or device == found.device:
             return found
-        return Key(found.to(device))
+        return as_key(found.to(device))

@@ -73,7 +73,7 @@ def dirichlet_vector(source: KeySource, d: base.Dirichlet, shape: Shape) -> Tens
     """Normalised gamma numbers."""
     concentration = tensor(d, "concentration")
     key = source.next_key(concentration.device)
-    return dirichlet(key, concentration.expand(*shape, *concentration.shape))
+    return dirichlet(key, concentration.expand((*shape, *concentration.shape)))
 
 
 def lkj_cholesky(source: KeySource, d: base.LKJCholesky, shape: Shape) -> Tensor:
@@ -90,7 +90,7 @@ def lkj_cholesky(source: KeySource, d: base.LKJCholesky, shape: Shape) -> Tensor
     rest_half = concentration + (full[-1] - 1 - row) / 2
     pair = torch.stack([half.expand(rest_half.shape), rest_half], -1)
     key = source.next_key(concentration.device)
-    squared = dirichlet(key, pair.expand(*full[:-1], 2)).select(-1, 0)
+    squared = dirichlet(key, pair.expand((*full[:-1], 2))).select(-1, 0)
     key = source.next_key(concentration.device)
     normal = normals(plan(key, full), squared.dtype).tril(-1)
     length = torch.sqrt(row_sum(normal * normal, keepdim=True))
@@ -108,7 +108,7 @@ def wishart(source: KeySource, d: base.Wishart, shape: Shape) -> Tensor:
     size = factor.shape[-1]
     batch = (*shape, *d.batch_shape)
     down = torch.arange(size, dtype=factor.dtype, device=factor.device)
-    half = ((df.unsqueeze(-1) - down) / 2).expand(*batch, size)
+    half = ((df.unsqueeze(-1) - down) / 2).expand((*batch, size))
     squared = above_zero(standard_gamma(source.next_key(factor.device), half) * 2)
     diagonal = torch.sqrt(squared).clamp(min=torch.finfo(factor.dtype).eps)
     key = source.next_key(factor.device)

@@ -62,53 +62,53 @@ Network(layer, nmae="net")  # E: mypy[call-arg] pyright[reportCallIssue]
 
 # A Module never changes.
 layer.size = 4  # E: mypy[misc] pyright[reportAttributeAccessIssue]
-layer.weight = torch.ones(3)  # E: pyright[reportAttributeAccessIssue]
-layer.scale = torch.tensor(2.0)  # E: pyright[reportAttributeAccessIssue]
+layer.weight = torch.ones(3)  # E: mypy[assignment] pyright[reportAttributeAccessIssue]
+layer.scale = torch.tensor(2.0)  # E: mypy[assignment] pyright[reportAttributeAccessIssue]
 layer.wieght = torch.ones(3)  # E: mypy[assignment] pyright[reportArgumentType]
 del layer.size  # E: pyright[reportAttributeAccessIssue]
 
 # A field is a tensor on an instance, a declaration on the class.
 number: float = layer.weight  # E: mypy[assignment] pyright[reportAssignmentType]
 layer.weight.shpae  # E: mypy[attr-defined] pyright[reportAttributeAccessIssue]
-layer.weight("x")  # E: mypy[operator] pyright[reportArgumentType]
+layer.weight("x")  # E: mypy[operator] pyright[reportCallIssue]
 declared: Tensor = Layer.weight  # E: mypy[assignment] pyright[reportAssignmentType]
 
 
 class Declarations(Module):
     """What is no declaration."""
 
-    # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
+    # E: mypy[arg-type] pyright[reportArgumentType]
     of_string = PyroParam("one")
-    # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
+    # E: mypy[arg-type] pyright[reportArgumentType]
     of_number = PyroParam(1.0)
-    # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
+    # E: mypy[arg-type] pyright[reportArgumentType]
     string_constraint = PyroParam(torch.tensor(1.0), constraint="positive")
-    # E: mypy[call-overload] pyright[reportCallIssue]
+    # E: mypy[call-arg] pyright[reportCallIssue]
     wrong_keyword = PyroParam(torch.tensor(1.0), constrain=constraints.positive)
-    # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
+    # E: mypy[arg-type] pyright[reportArgumentType]
     string_dims = PyroParam(torch.zeros(2), event_dim="1")
-    # E: mypy[arg-type, return-value] pyright[reportArgumentType, reportCallIssue]
+    # E: mypy[arg-type] pyright[reportArgumentType]
     thunk_of_number = PyroParam(lambda: 1.0)
-    # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
+    # E: mypy[arg-type] pyright[reportArgumentType]
     tensor_as_prior = PyroSample(torch.zeros(2))
-    # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
+    # E: mypy[arg-type] pyright[reportArgumentType]
     string_as_prior = PyroSample("normal")
-    # E: mypy[arg-type] pyright[reportArgumentType, reportCallIssue]
+    # E: mypy[arg-type] pyright[reportArgumentType]
     class_as_prior = PyroSample(dist.Normal)
-    # E: mypy[call-overload] pyright[reportArgumentType, reportCallIssue]
+    # E: mypy[arg-type] pyright[reportArgumentType]
     torch_as_prior = PyroSample(torch.distributions.Normal(0.0, 1.0))
-    # E: mypy[arg-type, misc] pyright[reportArgumentType, reportCallIssue]
+    # E: mypy[arg-type] pyright[reportArgumentType]
     lambda_of_string = PyroSample(lambda self: "normal")
-    # E: mypy[arg-type, misc] pyright[reportArgumentType, reportCallIssue]
+    # E: mypy[arg-type] pyright[reportArgumentType]
     lambda_of_two = PyroSample(lambda self, x: dist.Normal(0.0, 1.0))
     # E: mypy[assignment] pyright[reportAssignmentType]
     annotated: Tensor = PyroSample(dist.Normal(0.0, 1.0))
 
-    @PyroSample  # E: mypy[arg-type] pyright[reportArgumentType, reportCallIssue]
+    @PyroSample  # E: mypy[arg-type] pyright[reportArgumentType]
     def string(self) -> str:
         return "normal"
 
-    @PyroSample  # E: mypy[arg-type] pyright[reportArgumentType, reportCallIssue]
+    @PyroSample  # E: mypy[arg-type] pyright[reportArgumentType]
     def with_argument(self, x: Tensor) -> Prior:
         return dist.Normal(x, 1.0)
 
@@ -116,7 +116,7 @@ class Declarations(Module):
     def number(self) -> float:
         return 1.0
 
-    @PyroParam  # E: mypy[arg-type] pyright[reportArgumentType, reportCallIssue]
+    @PyroParam  # E: mypy[arg-type] pyright[reportArgumentType]
     def initial_number(self) -> float:
         return 1.0
 

@@ -4,7 +4,7 @@ The diabetes data of Efron et al. (2004): ten measurements of 442 patients, and 
 the disease went in the year after. The fit is functional SVI; the held-out score stands beside
 that of ordinary least squares.
 
-Run: python examples/01_bayesian_regression.py [folder for the plot]
+Run: python examples/04_bayesian_regression.py [folder for the plot]
 """
 
 from __future__ import annotations
