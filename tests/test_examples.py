@@ -17,6 +17,7 @@ PRINTED = {
     "02_run.py": r"draws the same: True.*Their sum (-\d+\.\d+) is the joint log density \1\n",
     "03_transform.py": r"most probable rate on a grid 0\.9.*draw 500 is the single run: True",
     "04_bayesian_regression.py": r"bmi .*25\.\d.*purepyro -5\.4\d+ .*least squares -5\.4\d+",
+    "05_check_models.py": r"2 +-0\.4[67]\d .*5 +-0\.15\d +-0\.1[56]\d\n[78] of 8 groups lie",
 }
 
 

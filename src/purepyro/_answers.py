@@ -19,8 +19,10 @@ from ._boundary import (
     Msg,
     is_empty_plate,
     is_full_plate,
+    let_not_adopt,
     let_subsample,
     message_distribution,
+    plates_under_enumeration,
     registered,
 )
 from ._errors import (
@@ -116,7 +118,10 @@ class Answers:
     def _param(self, msg: Msg) -> Tensor:
         name, init = str(msg["name"]), msg["args"][1] if len(msg["args"]) > 1 else None
         known = registered(name) if init is None else None
+        again = init is None and known is None
         constraint = known[1] if known else msg["kwargs"].get("constraint", constraints.real)
+        if again:  # a later read of a parameter has no constraint of its own
+            constraint = self.constraints.get(name, constraint)
         if name not in self.params:
             if not self._collect:
                 raise MissingNameError(
@@ -136,6 +141,8 @@ class Answers:
             self._substitute.register(init, value)
         if msg["kwargs"].get("event_dim") is not None:
             value = let_subsample(value, unconstrained)
+        elif again:
+            value = let_not_adopt(value, name)
         return value
 
     def _initial(self, name: str, init: object, constraint: Constraint) -> Tensor:
@@ -224,7 +231,7 @@ def _check_observed(msg: Msg) -> None:
 
 def _check_shape(name: object, fn: object, value: Tensor, what: str) -> None:
     batch, event = tuple(getattr(fn, "batch_shape", ())), tuple(getattr(fn, "event_shape", ()))
-    if tuple(value.shape) != batch + event:
+    if tuple(value.shape) != batch + event and not _fits_plates(tuple(value.shape), batch, event):
         raise ShapeError(
             f"The {what} of the site {name!r} is {describe(value)}, but its distribution "
             f"{type(fn).__name__} has batch shape {list(batch)} and event shape {list(event)}. "
@@ -232,6 +239,21 @@ def _check_shape(name: object, fn: object, value: Tensor, what: str) -> None:
             f"{list(batch + event)}. Reshape the value (squeeze, unsqueeze), or the distribution "
             "(expand, to_event, or a plate around it)."
         )
+
+
+def _fits_plates(shape: tuple[int, ...], batch: tuple[int, ...], event: tuple[int, ...]) -> bool:
+    """Whether shapes differ only left of the plates, where enumerated sites add dimensions."""
+    plates = plates_under_enumeration()
+    if plates is None or shape[len(shape) - len(event) :] != event:
+        return False
+    rows = shape[: len(shape) - len(event)]
+    return _stripped(rows) == _stripped(batch[max(0, len(batch) - plates) :])
+
+
+def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without the ones on its left."""
+    first = next((i for i, size in enumerate(shape) if size != 1), len(shape))
+    return shape[first:]
 
 
 def _checked_value(name: str, fn: object, value: object) -> Tensor:

@@ -7,10 +7,11 @@ ignore comment. When a new release of Pyro or torch moves something, this is the
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import MethodType, TracebackType
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import optree
 import pyro
@@ -20,13 +21,20 @@ from pyro.distributions import Distribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.util import scale_and_mask as _scale_and_mask
 from pyro.infer.util import MultiFrameTensor
+from pyro.ops.tensor_utils import periodic_repeat
 from pyro.poutine import runtime
+from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger, _bound_partial
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_messenger import TraceHandler
 from torch import Tensor
+from torch.distributions import kl_divergence as _kl_divergence
 from torch.distributions.constraints import Constraint
+
+from ._errors import DeclarationError
+
+T = TypeVar("T")
 
 Plates: TypeAlias = tuple[CondIndepStackFrame, ...]
 # Pyro's message: a TypedDict whose keys are all optional, though all are always there.
@@ -88,6 +96,64 @@ class Hermetic:
             self._default(msg)
 
 
+class Enumeration(EnumMessenger):
+    """Pyro's parallel enumeration, without a trace in its process-wide allocator of dimensions.
+
+    Args:
+        plates: How many dimensions on the right belong to plates.
+        after: Another one, of a run before, to whose dimensions those of this run are added.
+        refuse: Raises for a site that cannot be enumerated as it is marked.
+    """
+
+    def __init__(
+        self, plates: int, after: Enumeration | None, refuse: Callable[[Msg], None]
+    ) -> None:
+        super().__init__(first_available_dim=-1 - plates if after is None else None)
+        self.plates = plates
+        self._after = after
+        self._refuse = refuse
+        self._end: dict[str, object] = {}
+
+    def __enter__(self) -> Enumeration:
+        self._outer = dict(vars(runtime._ENUM_ALLOCATOR))
+        if self._after is not None:
+            dims: Any = self._after._end["dim_to_id"]
+            vars(runtime._ENUM_ALLOCATOR).update(self._after._end, dim_to_id=dict(dims))
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._end = dict(vars(runtime._ENUM_ALLOCATOR))
+        vars(runtime._ENUM_ALLOCATOR).clear()
+        vars(runtime._ENUM_ALLOCATOR).update(self._outer)
+
+    def _pyro_sample(self, msg: Msg) -> None:
+        if not msg["is_observed"] and not is_subsample(msg["fn"]):
+            self._refuse(msg)
+        super()._pyro_sample(msg)
+
+    def _pyro_post_sample(self, msg: Msg) -> None:
+        # As Pyro's, without asking the value for its `data`, which vmap does not allow.
+        if not isinstance(msg["fn"], TorchDistributionMixin) or msg["value"] is None:
+            return
+        name, shape = msg["name"], msg["value"].shape
+        rows = shape[: len(shape) - msg["fn"].event_dim]
+        dims = msg["infer"].setdefault("_dim_to_id", {})
+        dims.update(self._param_dims.get(name, {}))
+        self._value_dims[name] = {
+            dim: number for dim, number in dims.items() if len(rows) >= -dim and rows[dim] > 1
+        }
+
+
+def plates_under_enumeration() -> int | None:
+    """How many dimensions belong to plates, if sites are being enumerated to the left of them."""
+    for handler in runtime._PYRO_STACK:
+        if isinstance(handler, Enumeration):
+            return handler.plates
+    return None
+
+
 def is_full_plate(fn: object) -> bool:
     """Whether ``fn`` is the index draw of a plate that is not subsampled: no randomness in it."""
     return isinstance(fn, _Subsample) and (
@@ -123,6 +189,15 @@ def scale_and_mask(log_prob: Tensor, scale: Tensor | float, mask: Tensor | bool 
     """``scale * log_prob`` where ``mask`` holds, else zero, without idle operations."""
     result: Tensor = _scale_and_mask(log_prob, scale, mask)
     return result
+
+
+def kl_divergence(q: TorchDistributionMixin, p: TorchDistributionMixin) -> Tensor | None:
+    """The KL divergence by element of the batch; ``None`` if no formula is known."""
+    try:
+        divergence: Tensor | float = _kl_divergence(cast("Any", q), cast("Any", p))
+    except NotImplementedError:
+        return None
+    return torch.as_tensor(divergence)
 
 
 def tensors_in(tree: object) -> Iterable[Tensor]:
@@ -217,3 +292,84 @@ def is_transforming() -> bool:
         or _len_torch_dispatch_stack() > 0
         or torch.compiler.is_compiling()
     )
+
+
+def drawn_key(name: str) -> Tensor:
+    """Two random words, drawn as a site of the run under way of which no record is kept.
+
+    Inside ``init`` they come from its key; in plain Pyro from torch's global generator.
+    """
+    statement: Callable[..., Tensor] = pyro.sample
+    infer = {"is_auxiliary": True, "_do_not_trace": True}
+    return statement(name, partial(torch.randint, 0, 2**62, (2,)), infer=infer)
+
+
+def repeated(value: Tensor, size: int, dim: int) -> Tensor:
+    """``value`` with as many repetitions along ``dim`` as make its size there ``size``."""
+    result: Tensor = cast("Any", periodic_repeat)(value, size, dim)
+    return result.contiguous()
+
+
+@contextmanager
+def unvalidated() -> Iterator[None]:
+    """A stretch of code in which Pyro and torch check no numbers of distributions.
+
+    The switches are process-wide, so other runs wait until they are back.
+    """
+    with _LOCK, pyro.validation_enabled(False):
+        yield
+
+
+def named_leaves(tree: object) -> dict[str, object]:
+    """The leaves of a pytree by their path: ``opt_state/0/mu/1``.
+
+    >>> named_leaves({"a": [1, 2], "b.c": (3,)})
+    {'a/0': 1, 'a/1': 2, 'b.c/0': 3}
+    """
+    flatten: Any = optree.tree_flatten_with_accessor
+    accessors, leaves, _ = flatten(tree)
+    names = [
+        "/".join(str(getattr(entry, "field", entry.entry)) for entry in accessor)
+        for accessor in accessors
+    ]
+    return dict(zip(names, leaves, strict=True))
+
+
+def with_leaves(tree: T, leaves: Sequence[object]) -> T:
+    """A pytree of the structure of ``tree``, with other leaves, in the order of its own."""
+    structure = optree.tree_structure(cast("Any", tree))
+    return cast("T", optree.tree_unflatten(structure, cast("Any", leaves)))
+
+
+def where(condition: Tensor, new: T, old: T) -> T:
+    """Leaf by leaf ``new`` where the condition, a scalar, holds, and ``old`` elsewhere."""
+
+    def choose(new: object, old: object) -> object:
+        both = isinstance(new, Tensor) and isinstance(old, Tensor)
+        return torch.where(condition, cast("Any", new), cast("Any", old)) if both else new
+
+    return cast("T", optree.tree_map(cast("Any", choose), cast("Any", new), cast("Any", old)))
+
+
+def scaled(tree: T, factor: Tensor) -> T:
+    """All tensors of a pytree times a scalar; each keeps its dtype and device."""
+
+    def scale(leaf: Tensor) -> Tensor:
+        return leaf * factor.to(leaf)
+
+    return cast("T", optree.tree_map(cast("Any", scale), cast("Any", tree)))
+
+
+def let_not_adopt(value: Tensor, name: str) -> Tensor:
+    """``value``, so marked that a PyroModule which sets itself up in a run says why it cannot."""
+
+    def unconstrained() -> Tensor:
+        raise DeclarationError(
+            f"The parameter {name!r} is made by a PyroModule in its first call, as Pyro's guides "
+            "do: it would keep this run's numbers for itself. Call it once outside of apply and "
+            "init, `guide(*args)`; from then on it runs in them."
+        )
+
+    marked = value.view_as(value)
+    setattr(marked, "unconstrained", unconstrained)  # noqa: B010
+    return marked

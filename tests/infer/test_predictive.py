@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -91,6 +94,19 @@ def test_a_wrong_count(count: int | None) -> None:
         Predictive(line, num_samples=count)
 
 
+def test_samples_of_no_site(key: random.Key) -> None:
+    """Else ``slope`` would silently come from its prior."""
+    predictive = Predictive(line, posterior_samples={"slop": torch.ones(3)})
+    with pytest.raises(UnknownNameError, match=r"posterior_samples have 'slop'.*'slope'"):
+        predictive(key, X)
+
+
+def test_observed_sites_are_not_fed_back(key: random.Key) -> None:
+    stale = {"slope": torch.ones(3), "y": torch.full((3, 4), 99.0)}
+    draws = Predictive(line, posterior_samples=stale, return_sites=["y"])(key, X, torch.zeros(4))
+    assert torch.equal(draws["y"], torch.zeros(3, 4))
+
+
 def test_samples_that_differ_in_number() -> None:
     with pytest.raises(ShapeError, match=r"different numbers of draws.*'slope': 3"):
         Predictive(line, posterior_samples={"slope": torch.ones(3), "other": torch.ones(2)})
@@ -106,3 +122,13 @@ def test_a_key_used_twice(key: random.Key) -> None:
         Predictive(line, num_samples=2)(key, X)
         with pytest.raises(KeyReuseError, match=r"Predictive"):
             Predictive(line, num_samples=2)(key, X)
+
+
+def test_its_page_runs() -> None:
+    page = Path(__file__).parents[2] / "docs" / "predict.md"
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        exec(compile(block, str(page), "exec"), names)
+    draws = names["draws"]
+    assert isinstance(draws, dict)
+    torch.testing.assert_close(draws["y"].mean(0), torch.tensor([1.0, 4.0]), atol=0.05, rtol=0)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar, final
 
 import attrs
 import torch
 from torch import Tensor
 
 from .._boundary import Plates, summed_to
-from .._errors import MissingNameError, UnknownNameError
+from .._errors import DtypeError, MissingNameError, ShapeError, UnknownNameError, describe
 from .._execute import Setting, execute
 from .._sites import Site
 from .._types import Values
 from ..random import Key, split
+
+T = TypeVar("T")
 
 
 class ELBO(Protocol):
@@ -46,34 +49,90 @@ class ELBO(Protocol):
         ...
 
 
-@attrs.frozen
-class Trace_ELBO:
-    r"""The negative evidence lower bound, estimated from samples of the guide.
-
-    .. math:: -\mathbb{E}_{q(z)}[\log p(x, z) - \log q(z)]
-
-    Gradients flow through reparameterised draws; a site without them (a discrete one) gets the
-    score-function estimator, Rao-Blackwellised over plates as in Pyro.
+class ELBOParts(NamedTuple):
+    r"""A loss and what it is made of: ``loss = kl_weight * kl - log_likelihood``.
 
     Attributes:
-        num_particles: How many draws of the guide to average over. They are a ``vmap`` over keys;
-            a single particle uses the key itself.
-        chunk_size: How many particles to hold in memory at once; ``None``: all.
-
-    Source: ``pyro.infer.Trace_ELBO``; Ranganath et al. 2014, "Black Box Variational Inference".
+        loss: What to minimise; the only part with a gradient.
+        log_likelihood: The estimate of :math:`\mathbb{E}_q[\log p(x | z)]`: the observed sites.
+        kl: The estimate of :math:`\mathrm{KL}(q(z) \,\|\, p(z))`: the latent sites.
 
     Example:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import Trace_ELBO
-        >>> def model():
+        >>> def model(x):
         ...     pyro.sample("z", dist.Normal(0.0, 1.0))
-        >>> Trace_ELBO(num_particles=10).loss(model, model, {}, random.key(0)).abs()  # q is p
-        tensor(0.)
+        ...     pyro.sample("x", dist.Uniform(0.0, 2.0), obs=x)
+        >>> def guide(x):
+        ...     pyro.sample("z", dist.Normal(0.0, 1.0))
+        >>> Trace_ELBO().parts(model, guide, {}, random.key(0), torch.tensor(1.0))
+        ELBOParts(loss=tensor(0.6931), log_likelihood=tensor(-0.6931), kl=tensor(0.))
     """
 
-    num_particles: int = attrs.field(default=1, validator=attrs.validators.ge(1))
-    chunk_size: int | None = None
+    loss: Tensor
+    log_likelihood: Tensor
+    kl: Tensor
+
+
+class Both(NamedTuple):
+    """A model and a guide with what both are given."""
+
+    model: Callable[..., object]
+    guide: Callable[..., object]
+    params: Values
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+def check_num_particles(_: object, field: attrs.Attribute[int], count: int) -> None:
+    """Refuse a number of particles that is not at least one."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ShapeError(
+            f"{field.name} is {describe(count)}, so there would be nothing to average over. Give "
+            f"a whole number {field.name} >= 1."
+        )
+
+
+def check_chunk_size(_: object, field: attrs.Attribute[int | None], size: int | None) -> None:
+    """Refuse a size of chunks that is not at least one."""
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        raise ShapeError(
+            f"{field.name} is {describe(size)}, so no particle could be run. Give a whole number "
+            f"{field.name} >= 1, or None for all particles at once."
+        )
+
+
+def _check_kl_weight(_: object, field: attrs.Attribute[Any], weight: object) -> None:
+    """Refuse a weight that is no scalar."""
+    if isinstance(weight, Tensor):
+        if weight.ndim:
+            raise ShapeError(
+                f"{field.name} is {describe(weight)}, but the KL term is one number, so its weight "
+                "must be a scalar. Give a number or a 0-d tensor, such as weights[step]; for a "
+                "weight by site or row use poutine.scale."
+            )
+    elif isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise DtypeError(
+            f"{field.name} is {describe(weight)}, which cannot multiply the KL term. Give a number "
+            "or a 0-d tensor."
+        )
+
+
+@attrs.frozen
+class ParticleELBO(ABC):
+    """A loss that is the mean of independent particles; its subclasses say what one particle is.
+
+    Attributes:
+        num_particles: How many draws of the guide to average over. They are a ``vmap`` over keys;
+            a single particle uses the key itself.
+        chunk_size: How many particles to hold in memory at once; ``None``: all.
+        kl_weight: The factor of the KL term, a number or a 0-d tensor.
+    """
+
+    num_particles: int = attrs.field(default=1, validator=check_num_particles)
+    chunk_size: int | None = attrs.field(default=None, validator=check_chunk_size)
+    kl_weight: Tensor | float = attrs.field(default=1.0, validator=_check_kl_weight, kw_only=True)
 
     def loss(
         self,
@@ -95,14 +154,118 @@ class Trace_ELBO:
             *args: Arguments of both.
             **kwargs: The same, by name.
         """
+        return self.parts(model, guide, params, key, *args, **kwargs).loss
 
-        def particle(key: Tensor) -> Tensor:
-            return _loss(model, guide, params, Key(key), args, kwargs)
+    def parts(
+        self,
+        model: Callable[..., object],
+        guide: Callable[..., object],
+        params: Values,
+        key: Key,
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> ELBOParts:
+        """The loss and its parts, log likelihood and KL; arguments as for :meth:`loss`."""
+        both = Both(model, guide, params, args, kwargs)
 
-        if self.num_particles == 1:
-            return particle(key)
-        keys = split(key, self.num_particles)
-        return torch.vmap(particle, chunk_size=self.chunk_size)(keys).mean()
+        def particle(key: Key) -> ELBOParts:
+            return self._particle(both, key)
+
+        parts = over_particles(particle, key, self.num_particles, self.chunk_size)
+        return parts if self.num_particles == 1 else ELBOParts(*(part.mean(0) for part in parts))
+
+    @abstractmethod
+    def _particle(self, both: Both, key: Key, /) -> ELBOParts:
+        """The loss of one draw of the guide."""
+
+    def _parts(self, log_likelihood: Tensor, kl: Tensor, surrogate: Tensor | None) -> ELBOParts:
+        """The parts; with a surrogate (of minus the loss), its gradient in place of their own."""
+        loss = self._weighted(kl) - log_likelihood
+        if surrogate is not None:
+            loss = (loss + surrogate).detach() - surrogate
+        return ELBOParts(loss, log_likelihood.detach(), kl.detach())
+
+    def _weighted(self, kl: Tensor) -> Tensor:
+        plain = isinstance(self.kl_weight, int | float) and self.kl_weight == 1
+        return kl if plain else self.kl_weight * kl
+
+
+def over_particles(particle: Callable[[Key], T], key: Key, count: int, chunk_size: int | None) -> T:
+    """What comes of every particle, along a first dimension, which a single one does without."""
+    if count == 1:
+        return particle(key)
+
+    def one(key: Tensor) -> T:
+        return particle(Key(key))
+
+    return torch.vmap(one, chunk_size=chunk_size)(split(key, count))
+
+
+@final
+@attrs.frozen
+class Trace_ELBO(ParticleELBO):
+    r"""The negative evidence lower bound, estimated from samples of the guide.
+
+    .. math:: -\mathbb{E}_{q(z)}[\log p(x | z)] + \beta \, \mathrm{KL}(q(z) \,\|\, p(z))
+
+    Gradients flow through reparameterised draws; a site without them (a discrete one) gets the
+    score-function estimator, Rao-Blackwellised over plates as in Pyro.
+
+    Attributes:
+        num_particles: How many draws of the guide to average over. They are a ``vmap`` over keys;
+            a single particle uses the key itself.
+        chunk_size: How many particles to hold in memory at once; ``None``: all.
+        kl_weight: The factor :math:`\beta` of the KL term, a number or a 0-d tensor. Annealing is
+            a new loss at each step: nothing is traced anew if the weight comes as a tensor.
+
+    Source: ``pyro.infer.Trace_ELBO``; Ranganath et al. 2014, "Black Box Variational Inference".
+
+    Example:
+        >>> import attrs, torch, torchopt, pyro, pyro.distributions as dist
+        >>> from purepyro import random
+        >>> from purepyro.infer import SVI, AutoNormal, Trace_ELBO
+        >>> def model():
+        ...     pyro.sample("z", dist.Normal(0.0, 1.0))
+        >>> Trace_ELBO(num_particles=10).loss(model, model, {}, random.key(0)).abs()  # q is p
+        tensor(0.)
+
+        The weight of the KL term as an argument of a step:
+
+        >>> svi = SVI(model, AutoNormal(model), torchopt.adam(0.1))
+        >>> def step(state, weight):
+        ...     return attrs.evolve(svi, loss=Trace_ELBO(kl_weight=weight)).step(state)
+        >>> state = svi.init(random.key(0))
+        >>> for weight in torch.linspace(0.0, 1.0, 5):
+        ...     state, loss = step(state, weight)
+        >>> state.step
+        tensor(5)
+    """
+
+    def _particle(self, both: Both, key: Key) -> ELBOParts:
+        model_sites, guide_sites = run_matched(both, key)
+        log_p, log_q = log_densities(model_sites), log_densities(guide_sites)
+        log_likelihood, kl = split_parts(model_sites, log_p, log_q)
+        if all(guide_sites[name].fn.has_rsample for name in log_q):
+            return self._parts(log_likelihood, kl, None)
+        costs = {name: self._cost(model_sites[name], log_p[name]) for name in log_p}
+        entropies = {name: self._weighted(density) for name, density in log_q.items()}
+        rewards = [
+            (model_sites[name].plates, (p - entropies.get(name, torch.zeros(()))).detach())
+            for name, p in costs.items()
+        ]
+        surrogate = total(costs) + _score_terms(guide_sites, entropies, rewards)
+        return self._parts(log_likelihood, kl, surrogate)
+
+    def _cost(self, site: Site, log_density: Tensor) -> Tensor:
+        return self._weighted(log_density) if site.kind == "latent" else log_density
+
+
+def run_matched(both: Both, key: Key) -> tuple[dict[str, Site], dict[str, Site]]:
+    """The sites of the model at the guide's values, and of the guide, which fits the model."""
+    model_sites, guide_sites = _run(both, key)
+    _check_match(model_sites, guide_sites, set())
+    return model_sites, guide_sites
 
 
 def run_both(
@@ -113,13 +276,25 @@ def run_both(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> tuple[dict[str, Site], dict[str, Site]]:
-    """The sites of the guide, and of the model at the guide's values."""
-    guided = execute(guide, key, args, kwargs, Setting(params=params))
+    """The same before a loss is known, which may do without the guide's share in discrete sites."""
+    model_sites, guide_sites = _run(Both(model, guide, params, args, kwargs), key)
+    discrete = {
+        name
+        for name, site in model_sites.items()
+        if getattr(site.fn, "has_enumerate_support", False)
+    }
+    _check_match(model_sites, guide_sites, discrete)
+    return model_sites, guide_sites
+
+
+def _run(both: Both, key: Key) -> tuple[dict[str, Site], dict[str, Site]]:
+    setting = Setting(params=both.params)
+    guided = execute(both.guide, key, both.args, both.kwargs, setting)
     guided.buffers.require_unchanged()
     values = {name: site.value for name, site in guided.sites.items() if feeds_model(site)}
-    modelled = execute(model, key, args, kwargs, Setting(params=params, values=values))
+    setting = Setting(params=both.params, values=values)
+    modelled = execute(both.model, key, both.args, both.kwargs, setting)
     modelled.buffers.require_unchanged()
-    _check_match(modelled.sites, values)
     return modelled.sites, guided.sites
 
 
@@ -128,10 +303,14 @@ def feeds_model(site: Site) -> bool:
     return site.kind in ("latent", "subsample") and not site.auxiliary
 
 
-def _check_match(model_sites: Mapping[str, Site], guided: Values) -> None:
-    """Refuse a guide whose sites are not the model's latent ones."""
+def _check_match(
+    model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site], optional: set[str]
+) -> None:
+    """Refuse a guide whose sites are not the model's latent ones, but for the ``optional``."""
     latent = {name for name, site in model_sites.items() if site.kind == "latent"}
-    drawn = {n for n in guided if n not in model_sites or model_sites[n].kind != "subsample"}
+    drawn = {name for name, site in guide_sites.items() if feeds_model(site)}
+    drawn -= {n for n in drawn if n in model_sites and model_sites[n].kind == "subsample"}
+    drawn |= latent & optional
     if latent == drawn:
         return
     missing, extra = sorted(latent - drawn), sorted(drawn - latent)
@@ -148,49 +327,38 @@ def _check_match(model_sites: Mapping[str, Site], guided: Values) -> None:
     )
 
 
-def _loss(
-    model: Callable[..., object],
-    guide: Callable[..., object],
-    params: Values,
-    key: Key,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> Tensor:
-    model_sites, guide_sites = run_both(model, guide, params, key, args, kwargs)
-    log_p, log_q = _log_densities(model_sites), _log_densities(guide_sites)
-    elbo = _total(log_p) - _total(log_q)
-    if all(site.fn.has_rsample for site in guide_sites.values() if site.name in log_q):
-        return -elbo
-    rewards = [
-        (model_sites[name].plates, (p - log_q.get(name, torch.zeros(()))).detach())
-        for name, p in log_p.items()
-    ]
-    surrogate = _total(log_p) + _score_terms(guide_sites, log_q, rewards)
-    # The value is the bound; the gradient is that of the surrogate.
-    return -(surrogate + (elbo - surrogate).detach())
-
-
 def _score_terms(
     guide_sites: Mapping[str, Site],
     log_q: Mapping[str, Tensor],
     rewards: list[tuple[Plates, Tensor]],
 ) -> Tensor:
     """The guide's part of the surrogate: its entropy, or reward times score, by site."""
-    total = torch.zeros(())
+    terms = torch.zeros(())
     for name, log_density in log_q.items():
         site = guide_sites[name]
         if site.fn.has_rsample:
-            total = total - log_density.sum()
+            terms = terms - log_density.sum()
         else:
             # The score is neither scaled nor masked: the rewards are.
             score = site.fn.log_prob(site.value)
-            total = total + (summed_to(site.plates, rewards) * score).sum()
-    return total
+            terms = terms + (summed_to(site.plates, rewards) * score).sum()
+    return terms
 
 
-def _log_densities(sites: Mapping[str, Site]) -> dict[str, Tensor]:
+def log_densities(sites: Mapping[str, Site]) -> dict[str, Tensor]:
+    """The log density of every site but the indices of plates."""
     return {s.name: s.log_density() for s in sites.values() if s.kind != "subsample"}
 
 
-def _total(log_densities: Mapping[str, Tensor]) -> Tensor:
+def split_parts(
+    model_sites: Mapping[str, Site], log_p: Mapping[str, Tensor], log_q: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """The log likelihood, from the sites that are not latent, and the KL term, from the others."""
+    latent = {name: p for name, p in log_p.items() if model_sites[name].kind == "latent"}
+    other = {name: p for name, p in log_p.items() if name not in latent}
+    return total(other), total(log_q) - total(latent)
+
+
+def total(log_densities: Mapping[str, Tensor]) -> Tensor:
+    """The sum over all sites and all their elements."""
     return sum((density.sum() for density in log_densities.values()), start=torch.zeros(()))

@@ -75,7 +75,7 @@ class Predictive(Generic[P]):
             **kwargs: The same, by name.
 
         Raises:
-            UnknownNameError: if ``return_sites`` names no site.
+            UnknownNameError: if ``return_sites`` or ``posterior_samples`` name no site.
         """
         consume(key, "Predictive")
         given = dict(self.posterior_samples or {})
@@ -92,6 +92,7 @@ class Predictive(Generic[P]):
             key = fold_in(Key(key), 0)
             setting = Setting(params=self.params, values=values)
             outcome = execute(self.model, Key(key), args, kwargs, setting)
+            require_sites(given, outcome.sites)
             return self._selected(outcome.sites, values)
 
         with unchecked():
@@ -114,15 +115,32 @@ class Predictive(Generic[P]):
         return {name: shown[name] for name in self.return_sites}
 
 
-def _count(samples: Values | None, num_samples: int | None) -> int:
-    """How many runs there are to be."""
-    sizes = {name: value.shape[0] if value.ndim else 0 for name, value in (samples or {}).items()}
+def require_sites(samples: Values, sites: Mapping[str, Site]) -> None:
+    """Refuse draws for a name that is no site: the site that was meant would be drawn anew."""
+    for name in samples:
+        if name not in sites:
+            raise UnknownNameError(
+                f"posterior_samples have {name!r}, which names no site of this run; "
+                f"{near(name, sites)} A misspelt site would be drawn from its prior. Rename or "
+                "drop it."
+            )
+
+
+def draws_of(samples: Values) -> int | None:
+    """How many draws there are of each; ``None`` if there is not one name."""
+    sizes = {name: value.shape[0] if value.ndim else 0 for name, value in samples.items()}
     if len(set(sizes.values())) > 1:
         raise ShapeError(
             f"posterior_samples have different numbers of draws, {sizes}, so they cannot be run "
             "together. The first dimension of each is the draws."
         )
-    count = num_samples if not sizes else next(iter(sizes.values()))
+    return next(iter(sizes.values()), None)
+
+
+def _count(samples: Values | None, num_samples: int | None) -> int:
+    """How many runs there are to be."""
+    drawn = draws_of(samples or {})
+    count = num_samples if drawn is None else drawn
     if count is None or count < 1 or (num_samples is not None and num_samples != count):
         raise ShapeError(
             f"Predictive got num_samples={describe(num_samples)} and posterior_samples with "

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
-from typing import Any, Generic, NamedTuple, ParamSpec
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from itertools import chain, repeat
+from typing import Any, Generic, NamedTuple, ParamSpec, get_args
 
 import attrs
 import torch
 from torch import Tensor
-from tqdm import trange
 
-from .._errors import DeclarationError, ShapeError, describe
+from .._boundary import is_transforming, unvalidated, where
+from .._errors import DeclarationError, PurepyroError, ShapeError, SupportError, describe, near
 from .._execute import root_of
 from .._init import initial
+from .._sites import Site
 from .._types import Params
-from ..random import Key, fold_in, name_key
+from ..random import Key, fold_in, name_key, split
+from ..random._concrete import plain
 from ..random._reuse import consume
+from ._batches import Rows, epochs_of
 from ._elbo import ELBO, Trace_ELBO, run_both
 from ._gradients import value_and_gradients
-from ._optimizers import Optimizer, OptState, descend
+from ._nonfinite import Batch, OnNonfinite, Suspects, Taken, Watch, all_finite, nonfinite_names
+from ._optimizers import Optimizer, OptState, PerParameter, check_optimizer, descend
+from ._patterns import as_patterns, chosen, require_matches
+from ._progress import with_progress
 
 P = ParamSpec("P")
 
@@ -60,12 +67,41 @@ class SVIRunResult(NamedTuple):
         >>> from purepyro import random
         >>> from purepyro.infer import SVI
         >>> result = SVI(lambda: None, lambda: None, torchopt.adam(0.1)).run(random.key(0), 2)
-        >>> result.losses
-        tensor([-0., -0.])
+        >>> result.losses.abs()
+        tensor([0., 0.])
     """
 
     state: SVIState
     losses: Tensor
+
+
+class SVIRecord(NamedTuple):
+    """One step of a run, as :meth:`SVI.iterate` yields it and a callback gets it.
+
+    Attributes:
+        step: How many steps this run has taken, with this one.
+        state: The state after the step.
+        loss: The loss before it, a scalar; reading it (``.item()``) waits for the device.
+
+    Example:
+        >>> import torchopt
+        >>> from purepyro import random
+        >>> from purepyro.infer import SVI
+        >>> svi = SVI(lambda: None, lambda: None, torchopt.adam(0.1))
+        >>> for record in svi.iterate(svi.init(random.key(0))):
+        ...     if record.step == 3:
+        ...         break
+        >>> record.state.step
+        tensor(3)
+    """
+
+    step: int
+    state: SVIState
+    loss: Tensor
+
+
+def _as_optimizer(optim: Optimizer | Mapping[str, Optimizer]) -> Optimizer:
+    return PerParameter(tuple(optim.items())) if isinstance(optim, Mapping) else optim
 
 
 @attrs.frozen
@@ -75,9 +111,20 @@ class SVI(Generic[P]):
     Attributes:
         model: Any model that ``apply`` takes.
         guide: The same, with the same arguments, and a site for each latent one of the model.
-        optim: A functional optimiser, such as ``torchopt.adam(1e-2)``.
+        optim: A functional optimiser, such as ``torchopt.adam(1e-2)``; or several by pattern,
+            ``{"scales.*": sgd, "*": adam}``, of which a parameter gets the first that matches.
         loss: What to minimise.
-        progress_bar: Whether :meth:`run` shows one; by default if a terminal looks on.
+        frozen: Patterns of parameters that stay as they are, bit for bit, such as ``"scales.*"``.
+            They have no optimiser state.
+        on_nonfinite: What happens at a loss that is not finite. ``"raise"``: a run stops, and names
+            the site where it began. ``"skip"``: the step is left out (also where only its gradient
+            is not finite), the next one draws anew; under ``vmap``, for that member alone.
+            ``"ignore"``: nothing. In steps with the last two, and in ``init`` with the last, Pyro's
+            own checks of numbers are off, since these raise.
+        callback: Called by runs with an :class:`SVIRecord` after each step; a true result stops the
+            run.
+        progress_bar: Whether runs show one; by default if a terminal looks on. Without it, lines go
+            to the logger ``purepyro.infer``, at the level INFO.
 
     Source: ``pyro.infer.SVI``, with the functional shape of NumPyro's.
 
@@ -98,32 +145,47 @@ class SVI(Generic[P]):
 
     model: Callable[P, object]
     guide: Callable[P, object]
-    optim: Optimizer
+    optim: Optimizer = attrs.field(converter=_as_optimizer)
     loss: ELBO = attrs.field(factory=Trace_ELBO)
+    frozen: tuple[str, ...] = attrs.field(default=(), kw_only=True, converter=as_patterns)
+    on_nonfinite: OnNonfinite = attrs.field(default="raise", kw_only=True)
+    callback: Callable[[SVIRecord], object] | None = attrs.field(default=None, kw_only=True)
     progress_bar: bool | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        if not callable(getattr(self.optim, "init", None)) or isinstance(self.optim, type):
+        optim = self.optim
+        for each in (
+            [o for _, o in optim.optimizers] if isinstance(optim, PerParameter) else [optim]
+        ):
+            if not callable(getattr(each, "init", None)) or isinstance(each, type):
+                raise DeclarationError(
+                    f"SVI got the optimiser {describe(each)}, which is no (init, update) pair, "
+                    "so it could not be pure. Write for example torchopt.adam(1e-2)."
+                )
+        if self.on_nonfinite not in get_args(OnNonfinite):
             raise DeclarationError(
-                f"SVI got the optimiser {describe(self.optim)}, which is no (init, update) pair, "
-                "so it could not be pure. Write for example torchopt.adam(1e-2)."
+                f"on_nonfinite is {self.on_nonfinite!r}, which names nothing that could be done; "
+                f"{near(str(self.on_nonfinite), get_args(OnNonfinite))}"
             )
 
     def init(self, key: Key, /, *args: P.args, **kwargs: P.kwargs) -> SVIState:
         """The state before the first step; complete, so that it can be loaded into.
 
         Raises:
-            MissingNameError: if the guide has no site for a latent one of the model.
-            UnknownNameError: if the guide has a site that the model does not.
+            MissingNameError: if the guide has no site for a latent one of the model, or a mapping
+                of optimisers none for a parameter.
+            UnknownNameError: if the guide has a site that the model does not, or a pattern matches
+                no parameter.
             ShapeError: if the two differ in a site's shape.
+            SupportError: if data or parameters are not numbers, unless these are ignored.
+            DeclarationError: if the optimiser would change the structure of the state.
         """
         consume(key, "SVI.init")
-        params = self._initial_params(name_key(key, "init"), args, kwargs)
-        with torch.no_grad():  # a first look: do model and guide match, are the shapes right?
-            check = name_key(key, "check")
-            run_both(self.model, self.guide, params, check, args, kwargs)
-        opt_state = self.optim.init(params)
-        step = torch.zeros((), dtype=torch.int64, device=key.device)
+        params = self._checked_params(key, Batch(args, kwargs))
+        learnt = self._learnt(params)
+        opt_state = self.optim.init(learnt)
+        check_optimizer(self.optim, opt_state, learnt)
+        step = torch.zeros_like(key[0])  # under vmap one for each member, as the key is
         return SVIState(params, opt_state, key, step)
 
     def step(
@@ -131,32 +193,232 @@ class SVI(Generic[P]):
     ) -> tuple[SVIState, Tensor]:
         """One step of the optimiser; returns the new state and the loss before the step."""
         key = fold_in(state.key, state.step)
+        before = self._learnt(state.params)
 
-        def loss(params: Params) -> Tensor:
-            return self.loss.loss(self.model, self.guide, params, key, *args, **kwargs)
+        def loss(learnt: Params) -> Tensor:
+            params = {**state.params, **learnt} if self.frozen else learnt
+            return self._loss(params, key, *args, **kwargs)
 
-        value, gradients = value_and_gradients(loss, state.params)
-        params, opt_state = descend(self.optim, gradients, state.opt_state, state.params)
+        value, gradients = value_and_gradients(loss, before)
+        learnt, opt_state = descend(self.optim, gradients, state.opt_state, before)
+        if self.on_nonfinite == "skip":
+            good = all_finite((value, gradients, learnt))
+            learnt = where(good, learnt, before)
+            opt_state = where(good, opt_state, state.opt_state)
+        params = {**state.params, **learnt} if self.frozen else learnt
         return SVIState(params, opt_state, state.key, state.step + 1), value
 
     def evaluate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         """The loss at ``state``, with the noise of its next step."""
         key = fold_in(state.key, state.step)
         with torch.no_grad():
-            return self.loss.loss(self.model, self.guide, state.params, key, *args, **kwargs)
+            return self._loss(state.params, key, *args, **kwargs)
 
     def run(self, key: Key, num_steps: int, /, *args: P.args, **kwargs: P.kwargs) -> SVIRunResult:
-        """Initialise from ``key`` and take ``num_steps`` steps."""
-        state = self.init(key, *args, **kwargs)
+        """Initialise from ``key`` and take ``num_steps`` steps, or fewer if ``callback`` says so.
+
+        Raises:
+            SupportError: if a loss is not finite, unless ``on_nonfinite`` is set; it names the site
+                whose value, density or gradient went bad.
+        """
+        _check_count(num_steps, "num_steps")
+        return self.run_from(self.init(key, *args, **kwargs), num_steps, *args, **kwargs)
+
+    def run_from(
+        self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
+    ) -> SVIRunResult:
+        """:meth:`run`, going on from a state: of another run, or of a checkpoint."""
+        _check_count(num_steps, "num_steps")
+        batches = repeat(Batch(args, kwargs), num_steps)
+        return self._collect(state, batches, num_steps)
+
+    def iterate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[SVIRecord]:
+        """Steps without end, to be stopped by ``break``; one :class:`SVIRecord` for each."""
+        return self._records(state, repeat(Batch(args, kwargs)))
+
+    def fit(
+        self, key: Key, batches: Iterable[object], /, *, data_size: int | None, epochs: int = 1
+    ) -> SVIRunResult:
+        """Initialise from ``key`` on the first batch, and take a step for each batch.
+
+        A batch stands for the whole data set, so the model must scale it, by
+        ``pyro.plate("data", data_size, subsample_size=len(x))``. This is checked. Where rows have
+        latent sites of their own: ``subsample=index``, in the model and a guide written by hand.
+
+        Args:
+            key: The key of the run.
+            batches: For each step a tuple or list of the model's arguments, a mapping of arguments
+                by name, or one argument. The rows of a batch are those of its first tensor.
+            data_size: How many rows the full data set has. ``None``: do not check, the scale is
+                right already.
+            epochs: How often to go through ``batches``.
+
+        Raises:
+            ShapeError: if a batch is empty, an epoch has more rows than ``data_size``, or an
+                observed site is not scaled to it.
+
+        Example:
+            >>> import torch, torchopt, pyro, pyro.distributions as dist
+            >>> from purepyro import random
+            >>> from purepyro.infer import SVI, AutoNormal
+            >>> def model(y):
+            ...     loc = pyro.sample("loc", dist.Normal(0.0, 10.0))
+            ...     with pyro.plate("data", 100, subsample_size=len(y)):
+            ...         pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+            >>> svi = SVI(model, AutoNormal(model), torchopt.adam(0.1))
+            >>> batches = torch.linspace(0.0, 4.0, 100).split(20)
+            >>> svi.fit(random.key(0), batches, data_size=100, epochs=2).losses.shape
+            torch.Size([10])
+        """
+        return self._fit(key, None, batches, data_size, epochs)
+
+    def fit_from(
+        self,
+        state: SVIState,
+        batches: Iterable[object],
+        /,
+        *,
+        data_size: int | None,
+        epochs: int = 1,
+    ) -> SVIRunResult:
+        """:meth:`fit`, going on from a state."""
+        return self._fit(state.key, state, batches, data_size, epochs)
+
+    def _fit(
+        self,
+        key: Key,
+        state: SVIState | None,
+        batches: Iterable[object],
+        data_size: int | None,
+        epochs: int,
+    ) -> SVIRunResult:
+        _check_count(epochs, "epochs")
+
+        def look(batch: Batch) -> Mapping[str, Site]:
+            if state is not None:
+                params = state.params
+            else:
+                params = self._initial_params(name_key(key, "init"), *batch)
+            with torch.no_grad():
+                return run_both(self.model, self.guide, params, name_key(key, "check"), *batch)[0]
+
+        rows = Rows(data_size, batches, look)
+
+        def checked() -> Iterator[Batch]:
+            for epoch in epochs_of(batches, epochs):
+                rows.start_epoch()
+                for batch in epoch:
+                    rows.check(batch)
+                    yield batch
+
+        stream = checked()
+        if state is None:
+            start = next(stream, None)
+            if start is None:
+                raise ShapeError(
+                    "There is no batch to initialise from, so the parameters' shapes are not "
+                    "known. Pass at least one batch and one epoch; an iterator that was used "
+                    "before has none left."
+                )
+            init: Callable[..., SVIState] = self.init
+            state = init(key, *start.args, **start.kwargs)
+            stream = chain((start,), stream)
+        return self._collect(state, stream, None)
+
+    def _collect(
+        self, state: SVIState, batches: Iterable[Batch], total: int | None
+    ) -> SVIRunResult:
         losses: list[Tensor] = []
-        hidden = not (sys.stderr.isatty() if self.progress_bar is None else self.progress_bar)
-        with trange(num_steps, disable=hidden, desc="SVI", mininterval=0.5) as steps:
-            for _ in steps:
-                state, loss = self.step(state, *args, **kwargs)
-                losses.append(loss)
-                if not hidden and len(losses) % 100 == 0:
-                    steps.set_postfix(loss=f"{loss.item():.4g}", refresh=False)
+        for record in with_progress(self._records(state, batches), total, self.progress_bar):
+            state = record.state
+            losses.append(record.loss)
+            if self.callback is not None and self.callback(record):
+                break
         return SVIRunResult(state, torch.stack(losses) if losses else torch.zeros(0))
+
+    def _records(self, state: SVIState, batches: Iterable[Batch]) -> Iterator[SVIRecord]:
+        # Under vmap there is no loss to read.
+        watched = self.on_nonfinite == "raise" and not is_transforming()
+        watch = Watch(self.step, self._explain) if watched else None
+        step: Callable[..., tuple[SVIState, Tensor]] = self.step
+        before = state
+        for count, batch in enumerate(batches, start=1):
+            before = state
+            if watch is not None:
+                state, loss = watch.step(state, batch)
+            else:
+                state, loss = step(state, *batch.args, **batch.kwargs)
+            yield SVIRecord(count, state, loss)
+        if watch is not None:
+            watch.end(before, state)
+
+    def _loss(self, params: Params, key: Key, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        if self.on_nonfinite == "raise":
+            return self.loss.loss(self.model, self.guide, params, key, *args, **kwargs)
+        try:
+            with unvalidated():
+                return self.loss.loss(self.model, self.guide, params, key, *args, **kwargs)
+        except SupportError:
+            # A value outside its support has no density.
+            return sum(
+                (value.sum() * torch.nan for value in params.values()), torch.tensor(torch.nan)
+            )
+
+    def _learnt(self, params: Params) -> Params:
+        if not self.frozen:
+            return params
+        frozen = chosen(self.frozen, tuple(params))
+        return {name: value for name, value in params.items() if name not in frozen}
+
+    def _checked_params(self, key: Key, batch: Batch) -> Params:
+        """Starting values, after a first look: do model and guide match, are the data numbers?"""
+        check, fault = name_key(key, "check"), None
+        try:
+            with unvalidated() if self.on_nonfinite == "ignore" else nullcontext(), torch.no_grad():
+                params = self._initial_params(name_key(key, "init"), *batch)
+                require_matches(self.frozen, params, "SVI(frozen=...)")
+                model_sites, guide_sites = run_both(self.model, self.guide, params, check, *batch)
+                sites = (*guide_sites.values(), *model_sites.values())
+                # Scoring the sites is what makes Pyro check their values, for skipping too.
+                bad = self.on_nonfinite != "ignore" and any(_has_nan(site) for site in sites)
+            if bad and self.on_nonfinite == "raise":
+                fault = Suspects(self.model, self.guide).fault(params, [check], batch)
+        except ValueError as error:  # Pyro and torch refuse numbers by these
+            if isinstance(error, PurepyroError):
+                raise
+            with unvalidated(), torch.no_grad():
+                params = self._initial_params(name_key(key, "init"), *batch)
+            fault = Suspects(self.model, self.guide).fault(params, [check], batch)
+            if fault is None:
+                raise
+            raise SupportError(_at_init(fault)) from error
+        if fault is not None:
+            raise SupportError(_at_init(fault))
+        return params
+
+    def _explain(self, now: Taken[SVIState], previous: Taken[SVIState] | None) -> str | None:
+        """Why a step of a run has no finite loss."""
+        suspects, state = Suspects(self.model, self.guide), now.before
+        step = int(state.step)
+        bad = nonfinite_names(state.params)
+        if not bad:
+            fault = suspects.fault(state.params, self._keys(state), now.batch)
+            if fault is None:
+                return None
+            return f"Step {step} has no finite loss: {fault}. {_ADVICE}"
+        if previous is None:
+            return f"The parameters {bad} are not finite before step {step}. {_ADVICE}"
+        before = previous.before
+        fault = suspects.gradient_fault(before.params, self._keys(before), previous.batch)
+        reason = fault or "the step is too long, or the optimiser's state overflowed"
+        return f"Step {step - 1} made the parameters {bad} not finite: {reason}. {_ADVICE}"
+
+    def _keys(self, state: SVIState) -> list[Key]:
+        """The key of each particle of the state's next step."""
+        key, particles = fold_in(state.key, state.step), getattr(self.loss, "num_particles", 1)
+        if particles == 1:
+            return [key]
+        return [Key(each) for each in split(key, particles)]
 
     def _initial_params(self, key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Params:
         of_model = initial(self.model, key, args, kwargs).params
@@ -172,3 +434,32 @@ class SVI(Generic[P]):
                     "the guide's."
                 )
         return {**of_guide, **of_model}
+
+
+_ADVICE = (
+    "Look at the data and the priors there, or take shorter steps; SVI(..., on_nonfinite='skip') "
+    "leaves such steps out."
+)
+
+
+def _at_init(fault: str) -> str:
+    return (
+        f"SVI.init: {fault}, so the loss would not be finite from the first step. Mend the data or "
+        "the model; with SVI(..., on_nonfinite='ignore') init does not look."
+    )
+
+
+def _has_nan(site: Site) -> bool:
+    """Whether a value or density is seen to be no number."""
+    if site.kind == "subsample":
+        return False
+    seen = [plain(tensor) for tensor in (site.value, site.log_density())]
+    return any(tensor is not None and bool(tensor.isnan().any()) for tensor in seen)
+
+
+def _check_count(count: object, name: str) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise ShapeError(
+            f"{name} is {describe(count)}, and a run takes a whole number of steps, forward. Give "
+            f"an int {name} >= 0."
+        )

@@ -47,13 +47,17 @@ class Latent:
         """How many of the rightmost unconstrained dimensions belong to one event."""
         return self.event_dim + len(self.unconstrained_shape) - len(self.shape)
 
+    def zeros(self) -> Tensor:
+        """Zeros of the shape of its unconstrained values."""
+        return torch.zeros(self.unconstrained_shape, dtype=self.dtype, device=self.device)
+
     @property
     def is_real(self) -> bool:
         """Whether constrained and unconstrained values are the same."""
         support = self.support
         while isinstance(support, independent):
             support = support.base_constraint
-        return support is real
+        return type(support) is type(real)  # not `is`, as after unpickling there are two
 
 
 class Prototypes:
@@ -118,8 +122,9 @@ def _latent(site: Site, *, declared: bool) -> Latent:
     support: Constraint = site.fn.support
     if support.is_discrete:
         raise DeclarationError(
-            f"The latent site {site.name!r} is discrete ({type(site.fn).__name__}), which a normal "
-            "guide cannot fit. Sum it out in the model, observe it, or write a guide by hand."
+            f"The latent site {site.name!r} is discrete ({type(site.fn).__name__}), which no "
+            "automatic guide can fit. Sum it out in the model, observe it, or write a guide by "
+            "hand."
         )
     event_dim, shape = site.fn.event_dim, list(site.value.shape)
     for frame in site.plates:
