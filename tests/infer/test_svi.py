@@ -90,9 +90,8 @@ def test_saving_as_data_and_going_on(key: random.Key, tmp_path: Path) -> None:
     flat = optree.tree_leaves(tree(state))
     torch.save(flat, tmp_path / "state.pt")
     loaded = torch.load(tmp_path / "state.pt", weights_only=True)
-    structure = optree.tree_structure(tree(svi.init(random.key(9), Y)))
-    resumed = optree.tree_unflatten(structure, loaded)
-    assert isinstance(resumed, SVIState)
+    structure: Any = optree.tree_structure(tree(svi.init(random.key(9), Y)))
+    resumed: SVIState = structure.unflatten(loaded)
     for _ in range(10):
         resumed, _ = svi.step(resumed, Y)
     torch.testing.assert_close(resumed, svi.run(key, 20, Y).state, rtol=0, atol=0)

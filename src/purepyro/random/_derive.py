@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from .._errors import describe
-from . import _host, _philox
+from ._bits import _host, _philox
+from ._bits._constants import MASK64
 from ._concrete import outside_transforms, plain, readable
-from ._constants import MASK64
 from ._key import Key, as_key, check_key
 from ._quiet import quiet
 from ._reuse import consume

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._errors import KeyTypeError, describe
-from ._constants import MASK64
+from ._bits._constants import MASK64
 
 Key = NewType("Key", Tensor)
 """A random key, or a stack of keys, for type checkers: int64, (2,) or (*batch, 2).

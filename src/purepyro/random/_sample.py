@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._errors import UnsupportedDistributionError
 from ._boundary import own_draw, reparameterised
-from ._distributions import COMPOSED, LEAVES, UNSUPPORTED, Composed, Leaf
+from ._distributions._entries import COMPOSED, LEAVES, UNSUPPORTED, Composed, Leaf
 from ._key import Key, check_key
 from ._mode import current_source, draw
 from ._quiet import quiet

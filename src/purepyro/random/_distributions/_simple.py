@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch import distributions as base
 
-from ._boundary import tensor
-from ._gamma import standard_gamma
-from ._shape import plan
-from ._source import KeySource
-from ._words import normals, uniforms
+from .._bits._shape import plan
+from .._bits._words import normals, uniforms
+from .._boundary import tensor
+from .._primitives._gamma import standard_gamma
+from .._source import KeySource
 
 
 def normal(source: KeySource, d: base.Normal, shape: tuple[int, ...]) -> Tensor:

@@ -10,8 +10,8 @@ import pyro.distributions as dist
 import torch.distributions as base
 from torch import Tensor
 
+from .._source import KeySource
 from . import _composed, _counts, _estimators, _scalars, _simple, _vectors
-from ._source import KeySource
 
 Shape = tuple[int, ...]
 Leaf = Callable[[KeySource, object, Shape], Tensor]
