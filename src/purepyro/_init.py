@@ -14,7 +14,6 @@ from torch.distributions.constraints import Constraint
 from ._answers import check_param
 from ._bind import bind
 from ._errors import (
-    DeclarationError,
     MissingNameError,
     SupportError,
     UnknownNameError,
@@ -96,14 +95,9 @@ def initial(
         of_fields: Outcome[object] = execute(
             lambda: _read_declared(root), key, (), {}, Setting(collect=True)
         )
-        if not (callable(model) and (type(root).starts_by_running or args or kwargs)):
+        if not (type(root).starts_by_running or args or kwargs):
             return of_fields
         params, constraints = of_fields.params, of_fields.constraints
-    if not callable(model):
-        raise DeclarationError(
-            f"The model is {describe(model)}, which cannot be called, so it is no model. Pass a "
-            "Module, a function with pyro statements, or another callable."
-        )
     outcome = execute(model, key, args, kwargs, Setting(params=params, collect=True))
     return attrs.evolve(outcome, constraints={**constraints, **outcome.constraints})
 
@@ -231,7 +225,7 @@ def _constraints(
 def _constraint_of(name: str, known: Mapping[str, Constraint]) -> Constraint:
     if name not in known:
         raise UnknownNameError(
-            f"The model has no parameter {name!r}; {near(name, known)} If a pyro.param statement "
+            f"The model has no parameter {name!r}. {near(name, known)} If a pyro.param statement "
             "makes it, pass the model's arguments too."
         )
     return known[name]
