@@ -75,7 +75,7 @@ def execute(
     setting: Setting,
 ) -> Outcome[R]:
     """Run ``model`` once, as a pure function of its arguments."""
-    _check_model(model)
+    as_model(model)
     check_key(key, single=True)
     inputs = Inputs(setting.params, args, kwargs)
     root = root_of(model)
@@ -86,7 +86,12 @@ def execute(
     return outcome
 
 
-def _check_model(model: object) -> None:
+def as_model(model: object) -> Callable[..., Any]:
+    """``model`` itself if it can be run.
+
+    Raises:
+        DeclarationError: if it is a class of Module, or cannot be called.
+    """
     if isinstance(model, type) and issubclass(model, Node):
         raise DeclarationError(
             f"The model is the class {model.__name__}; a model is an instance, with its settings. "
@@ -97,6 +102,7 @@ def _check_model(model: object) -> None:
             f"The model is {describe(model)}, which cannot be called, so it is no model. Pass a "
             "Module, a function with pyro statements, or another callable."
         )
+    return model
 
 
 def root_of(model: object) -> Node | None:

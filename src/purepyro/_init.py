@@ -20,7 +20,7 @@ from ._errors import (
     describe,
     near,
 )
-from ._execute import Outcome, Setting, execute, root_of
+from ._execute import Outcome, Setting, as_model, execute, root_of
 from ._fields import Field, PyroParam
 from ._module import Module
 from ._node import Node, nodes
@@ -98,7 +98,8 @@ def initial(
         if not (type(root).starts_by_running or args or kwargs):
             return of_fields
         params, constraints = of_fields.params, of_fields.constraints
-    outcome = execute(model, key, args, kwargs, Setting(params=params, collect=True))
+    setting = Setting(params=params, collect=True)
+    outcome: Outcome[object] = execute(as_model(model), key, args, kwargs, setting)
     return attrs.evolve(outcome, constraints={**constraints, **outcome.constraints})
 
 
