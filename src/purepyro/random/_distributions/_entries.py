@@ -41,6 +41,7 @@ LEAVES: Mapping[type, Leaf] = MappingProxyType(
             base.OneHotCategoricalStraightThrough: _counts.one_hot_straight_through,
             dist.AVFMultivariateNormal: _estimators.avf_multivariate_normal,
             dist.BetaBinomial: _counts.beta_binomial,
+            dist.Delta: _simple.delta,
             dist.CoalescentTimes: _counts.coalescent_times,
             dist.DirichletMultinomial: _counts.dirichlet_multinomial,
             dist.GammaPoisson: _counts.gamma_poisson,
