@@ -13,6 +13,7 @@ from torch.distributions.constraints import Constraint
 
 from ._answers import check_param
 from ._bind import bind
+from ._boundary import concretely
 from ._errors import (
     MissingNameError,
     SupportError,
@@ -173,7 +174,8 @@ def declared(root: Node) -> dict[str, Spec]:
     """What the Modules from ``root`` down declare, by dotted path."""
     specs = _SPECS.get(root)
     if specs is None:
-        outcome = execute(lambda: _read_declared(root), key(0), (), {}, Setting(collect=True))
+        with concretely():
+            outcome = execute(lambda: _read_declared(root), key(0), (), {}, Setting(collect=True))
         specs = _SPECS[root] = {
             name: Spec(value.shape, value.dtype, outcome.constraints[name])
             for name, value in outcome.params.items()
