@@ -141,7 +141,8 @@ def _fold_in_tensor(key: Key, data: Tensor) -> Key:
     number = plain(data) if data.dim() == 0 else None
     if number is not None:
         with outside_transforms():
-            return fold_in_integer(key, int(number))
+            integer = int(number)
+        return fold_in_integer(key, integer)
     words = data.view(torch.int64) if data.dtype is torch.uint64 else data.to(torch.int64)
     return as_key(_joined(_philox.lanes(key, words.unsqueeze(-1))).squeeze(-2))
 
