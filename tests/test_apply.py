@@ -12,7 +12,7 @@ from pyro import poutine
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
-from models import regression, regression_data
+from models import BayesianRegression, regression, regression_data
 from purepyro import (
     Module,
     Prior,
@@ -27,6 +27,7 @@ from purepyro import (
     unconstrain,
 )
 from purepyro._errors import (
+    DeclarationError,
     DtypeError,
     DuplicateSiteError,
     KeyReuseError,
@@ -419,3 +420,39 @@ def test_torch_modules_are_not_touched(key: random.Key) -> None:
     params = {name: torch.ones_like(value) for name, value in init(model, key).items()}
     assert torch.equal(apply(model, params, key, torch.ones(1, 2)), torch.full((1, 1), 3.0))
     assert all(map(torch.equal, before, model.net.parameters()))
+
+
+# What is no model, and what is no dict of parameters
+
+
+def test_a_class_in_place_of_an_instance(key: random.Key) -> None:
+    with pytest.raises(DeclarationError, match=r"the class BayesianRegression.*\(\.\.\.\)"):
+        init(BayesianRegression, key)
+
+
+@pytest.mark.parametrize("model", [3, None, "model"])
+def test_what_is_no_model(key: random.Key, model: object) -> None:
+    with pytest.raises(DeclarationError, match=r"The model is .*, which cannot be called"):
+        apply(model, {}, key)  # type: ignore[arg-type]  # pyright: ignore
+
+
+def test_params_and_key_the_wrong_way_round(key: random.Key) -> None:
+    params = init(regression(), key)
+    with pytest.raises(DtypeError, match=r"params are int64\[2\].*\(model, params, key"):
+        apply(regression(), key, params, torch.ones(2, 3))  # type: ignore[arg-type]  # pyright: ignore
+
+
+def test_a_shape_error_after_a_first_read_in_a_plate_says_so(key: random.Key) -> None:
+    class Model(Module):
+        w = PyroSample(dist.Normal(torch.zeros(3), 1.0).to_event(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            with pyro.plate("rows", len(x)):
+                return pyro.sample("y", dist.Normal(x @ self.w, 1.0))
+
+    with pytest.raises(RuntimeError) as caught:
+        apply(Model(), {}, key, torch.ones(4, 3))
+    (note,) = caught.value.__notes__
+    assert "'w' was first read inside the plate 'rows'" in note
+    assert "[4, 3]" in note
+    assert "before the plate" in note

@@ -163,13 +163,16 @@ def imports_stand_at_the_top(sources: list[Source]) -> Iterator[str]:
 
 
 def types_import_as_values_do(sources: list[Source]) -> Iterator[str]:
-    """No ``TYPE_CHECKING``: it hides cycles, and the types are there at run time too."""
+    """No import under ``TYPE_CHECKING``: it hides cycles, and the types exist at run time too."""
     for source in sources:
         for node in ast.walk(source.tree):
-            if isinstance(node, ast.Name | ast.Attribute) and (
-                _dotted(node).split(".")[-1] == "TYPE_CHECKING"
+            if (
+                isinstance(node, ast.If)
+                and isinstance(node.test, ast.Name | ast.Attribute)
+                and _dotted(node.test).split(".")[-1] == "TYPE_CHECKING"
+                and any(isinstance(inner, ast.Import | ast.ImportFrom) for inner in ast.walk(node))
             ):
-                yield source.at(node, "TYPE_CHECKING")
+                yield source.at(node, "import under TYPE_CHECKING")
 
 
 def nobody_imports_the_root(sources: list[Source]) -> Iterator[str]:
@@ -367,12 +370,12 @@ BAD: tuple[tuple[Check, dict[str, str], str], ...] = (
     (
         types_import_as_values_do,
         {"_run.py": "import typing\nif typing.TYPE_CHECKING:\n    import os\n"},
-        "_run.py:2: TYPE_CHECKING",
+        "_run.py:2: import under TYPE_CHECKING",
     ),
     (
         types_import_as_values_do,
         {"_run.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import os\n"},
-        "_run.py:2: TYPE_CHECKING",
+        "_run.py:2: import under TYPE_CHECKING",
     ),
     (nobody_imports_the_root, {"infer/_x.py": "from .. import run\n"}, "infer/_x.py:1"),
     (nobody_imports_the_root, {"_x.py": "from toy import run\n"}, "_x.py:1"),

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 
 import torch
-from pyro.distributions import constraints
+from pyro.distributions import constraints, is_validation_enabled
 from torch import Tensor
 from torch.distributions import transform_to
 from torch.distributions.constraints import Constraint
@@ -265,7 +265,7 @@ def _checked_value(name: str, fn: object, value: object) -> Tensor:
     if not hasattr(fn, "batch_shape"):
         return value
     _check_shape(name, fn, value, "value")
-    support = getattr(fn, "support", None)
+    support = getattr(fn, "support", None) if is_validation_enabled() else None
     seen = plain(value)
     if isinstance(support, Constraint) and seen is not None:
         holds = plain(support.check(seen))

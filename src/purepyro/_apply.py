@@ -10,7 +10,7 @@ from pyro.distributions import is_validation_enabled
 from torch import Tensor, nn
 
 from ._boundary import wrapped_by
-from ._errors import SupportError, UnknownNameError, describe, near
+from ._errors import DtypeError, SupportError, UnknownNameError, describe, near
 from ._execute import Outcome, Setting, execute, root_of
 from ._init import check_declared, declared
 from ._node import nodes
@@ -148,7 +148,7 @@ def apply_with_state(
     unknown = [name for name in state if name not in after]
     if unknown:
         raise UnknownNameError(
-            f"The state has the buffer {unknown[0]!r}, which the model does not; "
+            f"The state has the buffer {unknown[0]!r}, which the model does not. "
             f"{near(unknown[0], after)} Start from init_state(model)."
         )
     return outcome.result, after
@@ -282,6 +282,11 @@ def _checked_run(
     draws: bool = True,
 ) -> Outcome[R]:
     """A run that accepts exactly the parameters of the model, finite ones."""
+    if not isinstance(params, Mapping):
+        raise DtypeError(
+            f"The params are {describe(params)}, which is no dict of tensors. The order is "
+            "(model, params, key, *args); for a model without parameters write {}."
+        )
     root = root_of(model)
     if root is not None:
         check_declared(root, params, complete=wrapped_by(model) is None)
@@ -292,7 +297,7 @@ def _checked_run(
     unknown = [name for name in params if name not in known]
     if unknown:
         raise UnknownNameError(
-            f"The params have {unknown[0]!r}, which names no parameter of this run; "
+            f"The params have {unknown[0]!r}, which names no parameter of this run. "
             f"{near(unknown[0], known)} Remove it, or start from "
             "init(model, key)."
         )
@@ -316,7 +321,7 @@ def _unused_value_message(name: str, sites: Mapping[str, Site]) -> str:
     site = sites.get(name)
     if site is None:
         latent = [s.name for s in sites.values() if s.kind in ("latent", "subsample")]
-        return f"The values have {name!r}, which names no site of this run; {near(name, latent)}"
+        return f"The values have {name!r}, which names no site of this run. {near(name, latent)}"
     return (
         f"The values have {name!r}, but that site is {site.kind} in this run, so its value comes "
         "from the model. Drop it from the values; trace(...)[1].latents holds what is needed."

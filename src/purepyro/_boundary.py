@@ -29,10 +29,13 @@ from pyro.poutine.messenger import Messenger, _bound_partial
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_messenger import TraceHandler
 from torch import Tensor
+from torch.distributions import Distribution as TorchDistribution
 from torch.distributions import kl_divergence as _kl_divergence
 from torch.distributions.constraints import Constraint
+from torch.utils._python_dispatch import _disable_current_modes
 
 from ._errors import DeclarationError
+from .random._concrete import outside_transforms
 
 T = TypeVar("T")
 
@@ -58,7 +61,8 @@ class Hermetic:
     store is an empty one (PyroModules leave notes there), and ``answer`` serves every message that
     no handler answered, in place of Pyro's default, which reads the store and torch's global
     generator. Serving the default, rather than being a handler, is what reaches the sites that
-    ``poutine.block`` hides. All is put back on the way out, also after an exception.
+    ``poutine.block`` hides. While a graph is traced, distributions do not validate. All is put
+    back on the way out, also after an exception.
     """
 
     def __init__(self, messenger: Messenger, answer: Callable[[Msg], bool]) -> None:
@@ -75,6 +79,9 @@ class Hermetic:
         runtime._PYRO_STACK[:] = [self._messenger]
         runtime._DIM_ALLOCATOR._stack.clear()
         runtime.default_process_message = self._default_process_message
+        self._validates = TorchDistribution._validate_args
+        if is_tracing():  # a check of numbers would end the trace
+            TorchDistribution.set_default_validate_args(False)
         _STORE.clear()
         _PYRO_MODULE._MODULE_LOCAL_PARAMS = False
 
@@ -88,6 +95,7 @@ class Hermetic:
         runtime._DIM_ALLOCATOR._stack[:] = self._dims
         runtime.default_process_message = self._default
         vars(_STORE).update(self._store)
+        TorchDistribution.set_default_validate_args(self._validates)
         _PYRO_MODULE._MODULE_LOCAL_PARAMS = self._local_params
         _LOCK.release()
 
@@ -183,6 +191,18 @@ def wrapped_by(fn: object) -> object | None:
     if isinstance(fn, MethodType):
         return fn.__self__
     return None
+
+
+def log_prob(fn: TorchDistributionMixin, value: Tensor) -> Tensor:
+    """``fn.log_prob(value)``; validated, except while a graph is traced."""
+    if not is_tracing():
+        return fn.log_prob(value)
+    validates = TorchDistribution._validate_args
+    TorchDistribution.set_default_validate_args(False)
+    try:
+        return fn.log_prob(value)
+    finally:
+        TorchDistribution.set_default_validate_args(validates)
 
 
 def scale_and_mask(log_prob: Tensor, scale: Tensor | float, mask: Tensor | bool | None) -> Tensor:
@@ -285,13 +305,21 @@ def registered(name: str) -> tuple[Tensor, Constraint] | None:
     return _STORE._params[name], _STORE._constraints[name]
 
 
+def is_tracing() -> bool:
+    """Whether a graph is being made, so that numbers cannot be looked at."""
+    return _len_torch_dispatch_stack() > 0 or torch.compiler.is_compiling()
+
+
 def is_transforming() -> bool:
     """Whether a transform of ``torch.func`` or a trace is at work."""
-    return (
-        functorch.peek_interpreter_stack() is not None
-        or _len_torch_dispatch_stack() > 0
-        or torch.compiler.is_compiling()
-    )
+    return functorch.peek_interpreter_stack() is not None or is_tracing()
+
+
+@contextmanager
+def concretely() -> Iterator[None]:
+    """A stretch of code outside of all transforms and traces, for facts that hold for good."""
+    with outside_transforms(), _disable_current_modes():
+        yield
 
 
 def drawn_key(name: str) -> Tensor:

@@ -97,7 +97,7 @@ class Buffers:
             return own
         if path not in self._given:
             raise MissingNameError(
-                f"The state has no buffer {path!r}, which the model needs; "
+                f"The state has no buffer {path!r}, which the model needs. "
                 f"{near(path, self._given)} Start from init_state(model)."
             )
         given = self._given[path]

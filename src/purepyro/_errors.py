@@ -96,13 +96,13 @@ def near(name: str, known: Iterable[str]) -> str:
     """A hint with the names closest to ``name``, or with all of them if they are few.
 
     >>> near("linaer.weight", ["linear.weight", "sigma"])
-    "did you mean 'linear.weight'?"
+    "Did you mean 'linear.weight'?"
     """
     names = sorted(known)
     close = get_close_matches(name, names, n=3, cutoff=0.6)
     if close:
-        return f"did you mean {' or '.join(map(repr, close))}?"
+        return f"Did you mean {' or '.join(map(repr, close))}?"
     if not names:
-        return "there are no names to choose from."
+        return "There are none to choose from."
     shown = ", ".join(map(repr, names[:8]))
-    return f"the names are {shown}{', ...' if len(names) > 8 else ''}."
+    return f"The names are {shown}{', ...' if len(names) > 8 else ''}."

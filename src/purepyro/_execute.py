@@ -6,7 +6,7 @@ This is the machinery under ``apply``, ``init`` and the rest: it installs the ha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from types import MethodType
 from typing import Any, Generic, TypeVar
@@ -20,9 +20,10 @@ from ._answers import Answers
 from ._bind import bind, is_bound
 from ._boundary import Hermetic, generators, wrapped_by
 from ._buffers import ACTIVE, Buffers
+from ._errors import DeclarationError, describe
 from ._inputs import Inputs
 from ._node import Node, nodes
-from ._scope import GIVEN
+from ._scope import FIELDS, GIVEN
 from ._sites import Recorder, Site
 from ._substitute import Substitute
 from .random import Key, name_key
@@ -74,6 +75,7 @@ def execute(
     setting: Setting,
 ) -> Outcome[R]:
     """Run ``model`` once, as a pure function of its arguments."""
+    as_model(model)
     check_key(key, single=True)
     inputs = Inputs(setting.params, args, kwargs)
     root = root_of(model)
@@ -82,6 +84,25 @@ def execute(
     outcome = run(redirect=True) if redirect else _run_watched(run)
     inputs.require_unchanged()
     return outcome
+
+
+def as_model(model: object) -> Callable[..., Any]:
+    """``model`` itself if it can be run.
+
+    Raises:
+        DeclarationError: if it is a class of Module, or cannot be called.
+    """
+    if isinstance(model, type) and issubclass(model, Node):
+        raise DeclarationError(
+            f"The model is the class {model.__name__}; a model is an instance, with its settings. "
+            f"Write {model.__name__}(...)."
+        )
+    if not callable(model):
+        raise DeclarationError(
+            f"The model is {describe(model)}, which cannot be called, so it is no model. Pass a "
+            "Module, a function with pyro statements, or another callable."
+        )
+    return model
 
 
 def root_of(model: object) -> Node | None:
@@ -118,7 +139,8 @@ class _Run(Generic[R]):
             draws=setting.draws,
         )
         given = None if setting.collect else frozenset(setting.params)
-        tokens = ACTIVE.set(buffers), GIVEN.set(given)
+        fields: set[str] = set()
+        tokens = ACTIVE.set(buffers), GIVEN.set(given), FIELDS.set(fields)
         try:
             with ExitStack() as stack:
                 stack.enter_context(Hermetic(recorder, answers.answer))
@@ -128,9 +150,13 @@ class _Run(Generic[R]):
                     _register_buffers(self.model, substitute, buffers)
                     stack.enter_context(substitute)
                 result = _callable(self.model)(*self.args, **self.kwargs)
+        except Exception as error:
+            _note_local_fields(error, [s for s in recorder.sites.values() if s.name in fields])
+            raise
         finally:
             ACTIVE.reset(tokens[0])
             GIVEN.reset(tokens[1])
+            FIELDS.reset(tokens[2])
         return Outcome(
             result,
             recorder.sites,
@@ -176,6 +202,18 @@ def _restore(states: list[Tensor]) -> None:
 
 def _has_nets(root: Node) -> bool:
     return any(isinstance(node, nn.Module) for _, node in nodes(root))
+
+
+def _note_local_fields(error: Exception, sites: Iterable[Site]) -> None:
+    """Tell of fields first read in a plate: their shapes are the usual cause of a shape error."""
+    for site in sites:
+        if site.plates:
+            plates = " and ".join(repr(frame.name) for frame in site.plates)
+            error.add_note(
+                f"The field {site.name!r} was first read inside the plate {plates}, so it is local "
+                f"to it and has the shape {list(site.value.shape)}. For one value, read the field "
+                "before the plate."
+            )
 
 
 def _callable(model: Callable[..., R]) -> Callable[..., R]:

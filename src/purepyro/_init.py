@@ -13,15 +13,15 @@ from torch.distributions.constraints import Constraint
 
 from ._answers import check_param
 from ._bind import bind
+from ._boundary import concretely
 from ._errors import (
-    DeclarationError,
     MissingNameError,
     SupportError,
     UnknownNameError,
     describe,
     near,
 )
-from ._execute import Outcome, Setting, execute, root_of
+from ._execute import Outcome, Setting, as_model, execute, root_of
 from ._fields import Field, PyroParam
 from ._module import Module
 from ._node import Node, nodes
@@ -96,15 +96,11 @@ def initial(
         of_fields: Outcome[object] = execute(
             lambda: _read_declared(root), key, (), {}, Setting(collect=True)
         )
-        if not (callable(model) and (type(root).starts_by_running or args or kwargs)):
+        if not (type(root).starts_by_running or args or kwargs):
             return of_fields
         params, constraints = of_fields.params, of_fields.constraints
-    if not callable(model):
-        raise DeclarationError(
-            f"The model is {describe(model)}, which cannot be called, so it is no model. Pass a "
-            "Module, a function with pyro statements, or another callable."
-        )
-    outcome = execute(model, key, args, kwargs, Setting(params=params, collect=True))
+    setting = Setting(params=params, collect=True)
+    outcome: Outcome[object] = execute(as_model(model), key, args, kwargs, setting)
     return attrs.evolve(outcome, constraints={**constraints, **outcome.constraints})
 
 
@@ -178,7 +174,8 @@ def declared(root: Node) -> dict[str, Spec]:
     """What the Modules from ``root`` down declare, by dotted path."""
     specs = _SPECS.get(root)
     if specs is None:
-        outcome = execute(lambda: _read_declared(root), key(0), (), {}, Setting(collect=True))
+        with concretely():
+            outcome = execute(lambda: _read_declared(root), key(0), (), {}, Setting(collect=True))
         specs = _SPECS[root] = {
             name: Spec(value.shape, value.dtype, outcome.constraints[name])
             for name, value in outcome.params.items()
@@ -231,7 +228,7 @@ def _constraints(
 def _constraint_of(name: str, known: Mapping[str, Constraint]) -> Constraint:
     if name not in known:
         raise UnknownNameError(
-            f"The model has no parameter {name!r}; {near(name, known)} If a pyro.param statement "
+            f"The model has no parameter {name!r}. {near(name, known)} If a pyro.param statement "
             "makes it, pass the model's arguments too."
         )
     return known[name]

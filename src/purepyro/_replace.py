@@ -129,7 +129,7 @@ class _Resolver:
     def _unknown(self) -> UnknownNameError:
         return UnknownNameError(
             f"replace was given the path {self.path!r}, which leads nowhere in this "
-            f"{type(self.root).__name__}; {near(self.path, _paths(self.root))}"
+            f"{type(self.root).__name__}. {near(self.path, _paths(self.root))}"
         )
 
 

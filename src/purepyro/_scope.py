@@ -33,6 +33,10 @@ class Declaration(Protocol):
 GIVEN: ContextVar[frozenset[str] | None] = ContextVar("purepyro_given", default=None)
 
 
+# The paths of the fields read in the run under way; None outside of runs.
+FIELDS: ContextVar[set[str] | None] = ContextVar("purepyro_fields", default=None)
+
+
 class Scope:
     """The values read so far in one run, and the reads under way."""
 
@@ -58,6 +62,9 @@ class Scope:
             self._pending.pop()
         if declaration.once:
             self._values[path] = value
+        fields = FIELDS.get()
+        if fields is not None:
+            fields.add(path)
         return value
 
 

@@ -14,6 +14,7 @@ from ._boundary import (
     Plates,
     is_full_plate,
     is_subsample,
+    log_prob,
     message_distribution,
     message_infer,
     message_value,
@@ -39,7 +40,7 @@ class Site:
 
     def log_density(self) -> Tensor:
         """The log density of the value, scaled and masked, of the shape of the site's batch."""
-        return scale_and_mask(self.fn.log_prob(self.value), self.scale, self.mask)
+        return scale_and_mask(log_prob(self.fn, self.value), self.scale, self.mask)
 
 
 class Recorder(Messenger):

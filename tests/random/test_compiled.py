@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from purepyro import random
-from purepyro.random import _host, _philox
+from purepyro.random._bits import _host, _philox
 
 Traced = Callable[..., tuple[Tensor, ...]]
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from purepyro import random
 from purepyro._errors import PurepyroError, UnsupportedDistributionError
-from purepyro.random._distributions import UNSUPPORTED
+from purepyro.random._distributions._entries import UNSUPPORTED
 
 Parameters = tuple[Tensor, ...]
 

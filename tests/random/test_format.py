@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from purepyro import random
-from purepyro.random import _host, _philox, _words
-from purepyro.random._shape import Plan
+from purepyro.random._bits import _host, _philox, _words
+from purepyro.random._bits._shape import Plan
 
 WORDS = st.integers(0, 2**64 - 1)
 

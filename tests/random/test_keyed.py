@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from purepyro import random
-from purepyro.random._composites import COMPOSITES, REPLACED, unchecked
-from purepyro.random._constants import CALLS
+from purepyro.random._bits._constants import CALLS
 from purepyro.random._mode import draw
-from purepyro.random._table import KEYED
+from purepyro.random._primitives._composites import COMPOSITES, REPLACED, unchecked
+from purepyro.random._primitives._table import KEYED
 
 Draw = Callable[[], Tensor]
 

@@ -135,3 +135,9 @@ def test_reuse_under_transforms_passes(key: random.Key) -> None:
         assert torch.vmap(twice)(random.Key(key[None])).shape == (1, 2)
     with random.forbid_reuse(), pytest.raises(KeyReuseError):
         torch.func.grad(lambda x, one: (x * twice(one)).sum())(torch.ones(2), key)
+
+
+def test_a_plain_number_folds_into_batched_keys() -> None:
+    keys, step = random.split(random.key(0), 3), torch.tensor(4)
+    many = torch.vmap(lambda key: random.fold_in(random.Key(key), step))(keys)
+    assert torch.equal(many, torch.stack([random.fold_in(key, 4) for key in keys]))

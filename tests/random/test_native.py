@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from purepyro import random
-from purepyro.random import _native, _words
+from purepyro.random._bits import _native, _words
 
 CPU = torch.device("cpu")
 

@@ -499,7 +499,7 @@ def test_row_31_params_are_checked_against_the_declarations(key: random.Key) -> 
     params = init(model, key)
     with pytest.raises(LookupError, match=r"The params have no 'v'"):
         apply(model, {"u": params["u"]}, key)
-    with pytest.raises(LookupError, match=r"'uu', which names no parameter.*did you mean 'u'"):
+    with pytest.raises(LookupError, match=r"'uu', which names no parameter.*Did you mean 'u'"):
         apply(model, {**params, "uu": torch.ones(())}, key)
     with pytest.raises(ValueError, match=r"'u' has the shape \[2\].*declares \[\]"):
         apply(model, {**params, "u": torch.ones(2)}, key)

@@ -133,7 +133,7 @@ def test_row_40_loading_is_strict(key: random.Key) -> None:
     missing = {name: value for name, value in params.items() if name != "net.bias"}
     with pytest.raises(LookupError, match=r"no 'net\.bias'"):
         apply(model, missing, key, X)
-    with pytest.raises(LookupError, match=r"'net\.bia'.*did you mean 'net\.bias'"):
+    with pytest.raises(LookupError, match=r"'net\.bia'.*Did you mean 'net\.bias'"):
         apply(model, {**params, "net.bia": params["net.bias"]}, key, X)
     with pytest.raises(ValueError, match=r"'net\.weight' has the shape \[3, 2\].*\[2, 3\]"):
         apply(model, {**params, "net.weight": params["net.weight"].mT}, key, X)

@@ -110,7 +110,7 @@ class Predictive(Generic[P]):
         for name in self.return_sites:
             if name not in shown:
                 raise UnknownNameError(
-                    f"return_sites has {name!r}, which names no site; {near(name, shown)}"
+                    f"return_sites has {name!r}, which names no site. {near(name, shown)}"
                 )
         return {name: shown[name] for name in self.return_sites}
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from .._errors import describe
-from . import _host, _philox
+from ._bits import _host, _philox
+from ._bits._constants import MASK64
 from ._concrete import outside_transforms, plain, readable
-from ._constants import MASK64
 from ._key import Key, as_key, check_key
 from ._quiet import quiet
 from ._reuse import consume
@@ -141,7 +141,8 @@ def _fold_in_tensor(key: Key, data: Tensor) -> Key:
     number = plain(data) if data.dim() == 0 else None
     if number is not None:
         with outside_transforms():
-            return fold_in_integer(key, int(number))
+            integer = int(number)
+        return fold_in_integer(key, integer)
     words = data.view(torch.int64) if data.dtype is torch.uint64 else data.to(torch.int64)
     return as_key(_joined(_philox.lanes(key, words.unsqueeze(-1))).squeeze(-2))
 

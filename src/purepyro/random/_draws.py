@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from .._errors import describe
-from . import _integers, _words
+from ._bits import _integers, _words
+from ._bits._shape import Shape, flat, plan
 from ._key import Key, check_key
 from ._quiet import quiet
 from ._reuse import consume
-from ._shape import Shape, flat, plan
 
 
 @quiet

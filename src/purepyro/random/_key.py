@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NewType, cast
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NewType, cast
 
 import torch
 from torch import Tensor
 
 from .._errors import KeyTypeError, describe
-from ._constants import MASK64
+from ._bits._constants import MASK64
 
-Key = NewType("Key", Tensor)
+if TYPE_CHECKING:
+    # As NewType, and besides the rows of a stack are keys: `first, second = split(key)`.
+    class Key(Tensor):
+        def __iter__(self) -> Iterator[Key]: ...
+        def __getitem__(self, indices: object, /) -> Key: ...
+else:
+    Key = NewType("Key", Tensor)
 """A random key, or a stack of keys, for type checkers: int64, (2,) or (*batch, 2).
 
 The two 64-bit words (seed, offset) of a Philox stream, as `torch.func._random` has them. A uint64

@@ -9,12 +9,12 @@ from typing import Any, Self, TypeVar
 
 from torch.overrides import TorchFunctionMode
 
-from ._composites import COMPOSITES, REPLACED, unchecked
 from ._key import Key, check_key
+from ._primitives._composites import COMPOSITES, REPLACED, unchecked
+from ._primitives._table import HIDDEN, KEYED
 from ._reuse import consume
 from ._source import KeySource
 from ._steady import STEADY
-from ._table import HIDDEN, KEYED
 
 T = TypeVar("T")
 

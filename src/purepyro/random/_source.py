@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ._constants import CALLS
+from ._bits._constants import CALLS
 from ._derive import fold_in_integer
 from ._key import Key, as_key
 

@@ -21,7 +21,11 @@ assert_type(random.normal(key, 2, 3), Tensor)
 assert_type(random.uniform(key, 2, 3), Tensor)
 assert_type(random.permutation(key, 10), Tensor)
 
-# What torch gives back of a key, such as a row of a stack, is named a key again.
+# The rows of a stack are keys; what torch computes from them is not, and is named a key again.
 rows = random.split(key, 3)
-assert_type(rows[0], Tensor)
-assert_type(random.normal(random.Key(rows[0]), 3), Tensor)
+assert_type(rows[0], random.Key)
+first, second = random.split(key)
+assert_type(first, random.Key)
+assert_type(list(rows), list[random.Key])
+assert_type(rows.clone(), Tensor)
+assert_type(random.normal(random.Key(rows.clone()), 3, 3), Tensor)

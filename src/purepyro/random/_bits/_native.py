@@ -14,9 +14,9 @@ from torch import Tensor
 from torch._C import _len_torch_dispatch_stack
 from torch._C._functorch import is_functorch_wrapped_tensor
 
+from .._boundary import call, part
+from .._concrete import outside_transforms
 from . import _host
-from ._boundary import call, part
-from ._concrete import outside_transforms
 
 try:
     from torch.func import _random

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._source import KeySource
 from . import _continuous, _discrete, _gamma
-from ._source import KeySource
 
 
 def bernoulli(

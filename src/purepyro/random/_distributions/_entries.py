@@ -10,8 +10,8 @@ import pyro.distributions as dist
 import torch.distributions as base
 from torch import Tensor
 
+from .._source import KeySource
 from . import _composed, _counts, _estimators, _scalars, _simple, _vectors
-from ._source import KeySource
 
 Shape = tuple[int, ...]
 Leaf = Callable[[KeySource, object, Shape], Tensor]
@@ -41,6 +41,7 @@ LEAVES: Mapping[type, Leaf] = MappingProxyType(
             base.OneHotCategoricalStraightThrough: _counts.one_hot_straight_through,
             dist.AVFMultivariateNormal: _estimators.avf_multivariate_normal,
             dist.BetaBinomial: _counts.beta_binomial,
+            dist.Delta: _simple.delta,
             dist.CoalescentTimes: _counts.coalescent_times,
             dist.DirichletMultinomial: _counts.dirichlet_multinomial,
             dist.GammaPoisson: _counts.gamma_poisson,

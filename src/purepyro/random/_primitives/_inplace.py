@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import _continuous, _discrete, _integers
-from ._shape import plan
-from ._source import KeySource
-from ._words import normals, uniforms
+from .._bits import _integers
+from .._bits._shape import plan
+from .._bits._words import normals, uniforms
+from .._source import KeySource
+from . import _continuous, _discrete
 from ._writing import fill
 
 # The largest integer up to which a dtype holds all integers, for `random_`.

@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
+from .._bits._shape import plan
+from .._bits._words import open_uniforms, uniforms
+from .._key import Key
+from .._steady import row_sum
 from ._gamma import log_gamma
 from ._implicit import attach_dirichlet
-from ._key import Key
-from ._shape import plan
-from ._steady import row_sum
-from ._words import open_uniforms, uniforms
 
 
 def exponential(key: Key, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._bits._shape import plan
+from .._bits._words import normals, open_uniforms
+from .._key import Key
+from .._streams import stream
 from ._implicit import attach_gamma
-from ._key import Key
-from ._shape import plan
-from ._streams import stream
-from ._words import normals, open_uniforms
 
 PROPOSALS = 10
 """Proposals for each number. The least likely to be accepted are those for shape 1, of which a

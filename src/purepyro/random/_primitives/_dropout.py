@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from ._shape import plan
-from ._source import KeySource
-from ._words import uniforms
+from .._bits._shape import plan
+from .._bits._words import uniforms
+from .._source import KeySource
 from ._writing import fill
 
 # The value that a dropped unit takes in alpha dropout, negated: Klambauer et al. (2017), section 2.

@@ -7,15 +7,16 @@ draw that is reparameterised where the distribution is.
 
 from __future__ import annotations
 
+import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch import distributions as base
 
-from ._boundary import tensor
-from ._gamma import standard_gamma
-from ._shape import plan
-from ._source import KeySource
-from ._words import normals, uniforms
+from .._bits._shape import plan
+from .._bits._words import normals, uniforms
+from .._boundary import tensor
+from .._primitives._gamma import standard_gamma
+from .._source import KeySource
 
 
 def normal(source: KeySource, d: base.Normal, shape: tuple[int, ...]) -> Tensor:
@@ -52,6 +53,12 @@ def gamma(source: KeySource, d: base.Gamma, shape: tuple[int, ...]) -> Tensor:
     key = source.next_key(concentration.device)
     number = standard_gamma(key, concentration.expand((*shape, *d.batch_shape)))
     return above_zero(number / rate)
+
+
+def delta(source: KeySource, d: dist.Delta, shape: tuple[int, ...]) -> Tensor:
+    """The point itself; needs no key."""
+    point = tensor(d, "v")
+    return point.expand((*shape, *point.shape))
 
 
 def above_zero(value: Tensor) -> Tensor:

@@ -10,13 +10,13 @@ from pyro.distributions import hmm as _hmm
 from pyro.ops.indexing import Vindex
 from torch import Tensor
 
-from . import _discrete
-from ._boundary import call, number, part, shape_of, tensor
+from .._bits._shape import plan
+from .._bits._words import uniforms
+from .._boundary import call, number, part, shape_of, tensor
+from .._primitives import _discrete
+from .._source import KeySource
+from .._steady import row_sum, softmax
 from ._scalars import wrapped
-from ._shape import plan
-from ._source import KeySource
-from ._steady import row_sum, softmax
-from ._words import uniforms
 
 Shape = tuple[int, ...]
 Draw = Callable[[KeySource, object, Shape], Tensor]

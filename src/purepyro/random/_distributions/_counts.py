@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torch import distributions as base
 
-from . import _discrete
-from ._boundary import beta_part, gamma_part, number, shape_of, tensor
-from ._continuous import dirichlet, exponential
-from ._key import Key
+from .._boundary import beta_part, gamma_part, number, shape_of, tensor
+from .._key import Key
+from .._primitives import _discrete
+from .._primitives._continuous import dirichlet, exponential
+from .._source import KeySource
+from .._streams import stream
 from ._scalars import beta
 from ._simple import gamma
-from ._source import KeySource
-from ._streams import stream
 
 Shape = tuple[int, ...]
 

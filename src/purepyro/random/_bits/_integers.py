@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._errors import describe
+from ..._errors import describe
+from .._key import Key, signed
 from ._constants import MASK32
-from ._key import Key, signed
 from ._shape import Plan, plan
 from ._words import wide_words, words
 

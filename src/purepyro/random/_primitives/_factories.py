@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import _integers
-from ._shape import broadcast, plan
-from ._source import KeySource
-from ._words import normals, uniforms
+from .._bits import _integers
+from .._bits._shape import broadcast, plan
+from .._bits._words import normals, uniforms
+from .._source import KeySource
 
 Size = Sequence[int]
 Device = torch.device | str | int | None

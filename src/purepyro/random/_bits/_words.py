@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._concrete import outside_transforms, readable
 from . import _host, _native, _philox
-from ._concrete import outside_transforms, readable
 from ._constants import MASK32
 from ._host import Wide, Words
 from ._shape import Plan

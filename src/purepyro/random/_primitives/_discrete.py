@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._bits._shape import broadcast, plan
+from .._bits._words import open_uniforms, uniforms
+from .._key import Key
+from .._streams import stream
 from ._gamma import first_accepted
-from ._key import Key
-from ._shape import broadcast, plan
-from ._streams import stream
-from ._words import open_uniforms, uniforms
 
 PROPOSALS = 24
 """Proposals of the rejection samplers for counts of mean 10 and more. The least likely to be

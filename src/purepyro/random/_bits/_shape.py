@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from .._errors import describe
-from ._key import Key
+from ..._errors import describe
+from .._key import Key
 
 Shape = int | Sequence[int]
 

@@ -1,0 +1,1 @@
+"""Keyed versions of the distributions whose own code cannot be redirected."""

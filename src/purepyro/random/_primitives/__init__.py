@@ -1,0 +1,1 @@
+"""Keyed versions of torch's own random functions."""
