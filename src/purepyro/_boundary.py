@@ -7,13 +7,12 @@ ignore comment. When a new release of Pyro or torch moves something, this is the
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from types import MethodType, TracebackType
 from typing import Any, TypeAlias, TypeVar, cast
 
-import optree
 import pyro
 import pyro.nn.module as pyro_module
 import torch
@@ -220,12 +219,6 @@ def kl_divergence(q: TorchDistributionMixin, p: TorchDistributionMixin) -> Tenso
     return torch.as_tensor(divergence)
 
 
-def tensors_in(tree: object) -> Iterable[Tensor]:
-    """The tensors among the leaves of a pytree."""
-    leaves: list[Any] = optree.tree_leaves(tree)  # type: ignore[arg-type]
-    return (leaf for leaf in leaves if isinstance(leaf, Tensor))
-
-
 def is_batched(tensor: Tensor) -> bool:
     """Whether ``vmap`` is at work on ``tensor``."""
     while functorch.is_functorch_wrapped_tensor(tensor):
@@ -268,21 +261,6 @@ def summed_to(plates: Plates, terms: Iterable[tuple[Plates, Tensor]]) -> Tensor:
     frames: Any = MultiFrameTensor
     total: Tensor = frames(*terms).sum_to(plates)
     return total
-
-
-def signature(tree: object) -> Hashable | None:
-    """The structure of a pytree with the shapes of its tensors; ``None`` if it cannot be hashed."""
-    leaves: list[Any]
-    leaves, structure = optree.tree_flatten(tree)  # type: ignore[arg-type]
-    parts = tuple(
-        (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else (type(leaf), leaf)
-        for leaf in leaves
-    )
-    try:
-        hash(parts)
-    except TypeError:
-        return None
-    return structure, parts
 
 
 def emit_sample(name: str, fn: Distribution, infer: Mapping[str, object]) -> Tensor:
@@ -346,46 +324,6 @@ def unvalidated() -> Iterator[None]:
     """
     with _LOCK, pyro.validation_enabled(False):
         yield
-
-
-def named_leaves(tree: object) -> dict[str, object]:
-    """The leaves of a pytree by their path: ``opt_state/0/mu/1``.
-
-    >>> named_leaves({"a": [1, 2], "b.c": (3,)})
-    {'a/0': 1, 'a/1': 2, 'b.c/0': 3}
-    """
-    flatten: Any = optree.tree_flatten_with_accessor
-    accessors, leaves, _ = flatten(tree)
-    names = [
-        "/".join(str(getattr(entry, "field", entry.entry)) for entry in accessor)
-        for accessor in accessors
-    ]
-    return dict(zip(names, leaves, strict=True))
-
-
-def with_leaves(tree: T, leaves: Sequence[object]) -> T:
-    """A pytree of the structure of ``tree``, with other leaves, in the order of its own."""
-    structure = optree.tree_structure(cast("Any", tree))
-    return cast("T", optree.tree_unflatten(structure, cast("Any", leaves)))
-
-
-def where(condition: Tensor, new: T, old: T) -> T:
-    """Leaf by leaf ``new`` where the condition, a scalar, holds, and ``old`` elsewhere."""
-
-    def choose(new: object, old: object) -> object:
-        both = isinstance(new, Tensor) and isinstance(old, Tensor)
-        return torch.where(condition, cast("Any", new), cast("Any", old)) if both else new
-
-    return cast("T", optree.tree_map(cast("Any", choose), cast("Any", new), cast("Any", old)))
-
-
-def scaled(tree: T, factor: Tensor) -> T:
-    """All tensors of a pytree times a scalar; each keeps its dtype and device."""
-
-    def scale(leaf: Tensor) -> Tensor:
-        return leaf * factor.to(leaf)
-
-    return cast("T", optree.tree_map(cast("Any", scale), cast("Any", tree)))
 
 
 def let_not_adopt(value: Tensor, name: str) -> Tensor:

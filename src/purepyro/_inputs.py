@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ._boundary import tensors_in
 from ._errors import MutationError, describe
+from ._trees import tensors_in
 
 
 class Inputs:

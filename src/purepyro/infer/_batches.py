@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 import attrs
 import torch
 
-from .._boundary import tensors_in
 from .._errors import DeclarationError, ShapeError, describe
 from .._sites import Site
+from .._trees import tensors_in
 from ._nonfinite import Batch
 
 

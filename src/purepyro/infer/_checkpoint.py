@@ -10,7 +10,6 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from .._boundary import named_leaves, with_leaves
 from .._errors import (
     DeclarationError,
     DtypeError,
@@ -19,6 +18,7 @@ from .._errors import (
     UnknownNameError,
     describe,
 )
+from .._trees import named_leaves, with_leaves
 
 S = TypeVar("S")
 

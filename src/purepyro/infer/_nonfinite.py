@@ -10,10 +10,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._boundary import tensors_in, unvalidated
+from .._boundary import unvalidated
 from .._errors import DuplicateSiteError, ShapeError, SupportError, describe
 from .._execute import Setting, execute
 from .._sites import Site
+from .._trees import tensors_in
 from .._types import Params
 from ..random import Key
 from ._elbo import feeds_model

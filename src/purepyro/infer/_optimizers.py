@@ -12,8 +12,9 @@ from torch import Tensor
 from torchopt.base import EmptyState, GradientTransformation
 from torchopt.typing import TensorTree as Tree
 
-from .._boundary import is_batched, named_leaves, scaled, tensors_in
+from .._boundary import is_batched
 from .._errors import DeclarationError, MissingNameError, UnknownNameError, describe, near
+from .._trees import named_leaves, scaled, tensors_in
 from .._types import Params
 from ._patterns import chosen, require_matches
 

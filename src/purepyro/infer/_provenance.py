@@ -14,14 +14,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .._boundary import (
-    Msg,
-    is_subsample,
-    message_distribution,
-    message_infer,
-    message_value,
-    tensors_in,
-)
+from .._boundary import Msg, is_subsample, message_distribution, message_infer, message_value
+from .._trees import tensors_in
 
 Names = frozenset[str]
 NONE: Names = frozenset()

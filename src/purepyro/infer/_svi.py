@@ -11,11 +11,12 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._boundary import is_transforming, unvalidated, where
+from .._boundary import is_transforming, unvalidated
 from .._errors import DeclarationError, PurepyroError, ShapeError, SupportError, describe, near
 from .._execute import root_of
 from .._init import initial
 from .._sites import Site
+from .._trees import where
 from .._types import Params
 from ..random import Key, fold_in, name_key, split
 from ..random._concrete import plain

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint, independent, real
 
-from ..._boundary import Plates, signature
+from ..._boundary import Plates
 from ..._errors import DeclarationError
 from ..._execute import Setting, execute, root_of
 from ..._fields import PyroSample
@@ -24,6 +24,7 @@ from ..._module import Module
 from ..._node import Node, nodes
 from ..._scope import join
 from ..._sites import Site
+from ..._trees import signature
 from ...random import key
 from ...random._concrete import plain
 

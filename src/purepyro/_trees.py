@@ -1,0 +1,73 @@
+"""Pytrees, by optree: their tensors, their signature, and leaf-by-leaf arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, TypeVar, cast
+
+import optree
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def tensors_in(tree: object) -> Iterable[Tensor]:
+    """The tensors among the leaves of a pytree."""
+    leaves: list[object] = optree.tree_leaves(cast("Any", tree))
+    return (leaf for leaf in leaves if isinstance(leaf, Tensor))
+
+
+def signature(tree: object) -> Hashable | None:
+    """The structure of a pytree with the shapes of its tensors; ``None`` if it cannot be hashed."""
+    leaves: list[Any]
+    leaves, structure = optree.tree_flatten(cast("Any", tree))
+    parts = tuple(
+        (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else (type(leaf), leaf)
+        for leaf in leaves
+    )
+    try:
+        hash(parts)
+    except TypeError:
+        return None
+    return structure, parts
+
+
+def named_leaves(tree: object) -> dict[str, object]:
+    """The leaves of a pytree by their path: ``opt_state/0/mu/1``.
+
+    >>> named_leaves({"a": [1, 2], "b.c": (3,)})
+    {'a/0': 1, 'a/1': 2, 'b.c/0': 3}
+    """
+    flatten: Any = optree.tree_flatten_with_accessor
+    accessors, leaves, _ = flatten(tree)
+    names = [
+        "/".join(str(getattr(entry, "field", entry.entry)) for entry in accessor)
+        for accessor in accessors
+    ]
+    return dict(zip(names, leaves, strict=True))
+
+
+def with_leaves(tree: T, leaves: Sequence[object]) -> T:
+    """A pytree of the structure of ``tree``, with other leaves, in the order of its own."""
+    structure = optree.tree_structure(cast("Any", tree))
+    return cast("T", optree.tree_unflatten(structure, cast("Any", leaves)))
+
+
+def where(condition: Tensor, new: T, old: T) -> T:
+    """Leaf by leaf ``new`` where the condition, a scalar, holds, and ``old`` elsewhere."""
+
+    def choose(new: object, old: object) -> object:
+        both = isinstance(new, Tensor) and isinstance(old, Tensor)
+        return torch.where(condition, cast("Any", new), cast("Any", old)) if both else new
+
+    return cast("T", optree.tree_map(cast("Any", choose), cast("Any", new), cast("Any", old)))
+
+
+def scaled(tree: T, factor: Tensor) -> T:
+    """All tensors of a pytree times a scalar; each keeps its dtype and device."""
+
+    def scale(leaf: Tensor) -> Tensor:
+        return leaf * factor.to(leaf)
+
+    return cast("T", optree.tree_map(cast("Any", scale), cast("Any", tree)))
