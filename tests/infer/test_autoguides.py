@@ -256,7 +256,7 @@ def test_no_key_is_used_twice(key: random.Key) -> None:
 
 def test_a_site_without_a_start(key: random.Key) -> None:
     start = init_to_value(values={"sacle": torch.tensor(1.0)}, fallback=None)
-    with pytest.raises(MissingNameError, match=r"'scale', and no fallback; did you mean 'sacle'"):
+    with pytest.raises(MissingNameError, match=r"'scale', and no fallback. Did you mean 'sacle'"):
         init(AutoNormal(hierarchy, start), key)
 
 

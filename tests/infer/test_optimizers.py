@@ -201,7 +201,7 @@ def test_all_parameters_frozen(key: random.Key) -> None:
 
 def test_a_frozen_pattern_that_matches_nothing(key: random.Key) -> None:
     svi = SVI(model, GUIDE, torchopt.adam(0.1), frozen="loc.a")
-    with pytest.raises(UnknownNameError, match=r"frozen.*'loc\.a'.*did you mean 'locs\.a'"):
+    with pytest.raises(UnknownNameError, match=r"frozen.*'loc\.a'.*Did you mean 'locs\.a'"):
         svi.init(key, Y)
 
 

@@ -132,3 +132,15 @@ def test_its_page_runs() -> None:
     draws = names["draws"]
     assert isinstance(draws, dict)
     torch.testing.assert_close(draws["y"].mean(0), torch.tensor([1.0, 4.0]), atol=0.05, rtol=0)
+
+
+def test_a_discrete_likelihood_is_left_to_the_model(key: random.Key) -> None:
+    def model(x: Tensor, y: Tensor | None = None) -> None:
+        rate = pyro.sample("rate", dist.Gamma(2.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Poisson(rate * x), obs=y)
+
+    guide, x = AutoNormal(model), torch.ones(4)
+    params = init(guide, key, x, torch.ones(4))
+    draws = Predictive(model, guide=guide, params=params, num_samples=5)(key, x)
+    assert draws["y"].shape == (5, 4)

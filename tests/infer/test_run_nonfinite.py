@@ -256,7 +256,7 @@ def test_a_run_under_vmap_reads_no_loss(key: random.Key, svi: SVI[[Tensor]]) -> 
 
 def test_an_unknown_way_out() -> None:
     wrong: Any = "skipp"
-    with pytest.raises(DeclarationError, match=r"on_nonfinite is 'skipp'.*did you mean 'skip'"):
+    with pytest.raises(DeclarationError, match=r"on_nonfinite is 'skipp'.*Did you mean 'skip'"):
         SVI(model, AutoNormal(model), torchopt.adam(0.1), on_nonfinite=wrong)
 
 

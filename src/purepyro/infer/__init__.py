@@ -10,7 +10,8 @@ from ._mean_field import TraceMeanField_ELBO
 from ._optimizers import Optimizer, clip_grad_norm
 from ._predictive import Predictive
 from ._renyi import RenyiELBO
-from ._svi import SVI, SVIRecord, SVIRunResult, SVIState
+from ._state import SVIRecord, SVIRunResult, SVIState
+from ._svi import SVI
 from .autoguide import (
     AutoDelta,
     AutoDiagonalNormal,

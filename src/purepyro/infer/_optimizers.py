@@ -96,7 +96,7 @@ class PerParameter:
         if missing:
             raise MissingNameError(
                 f"No optimiser is given for the parameters {missing}, so they would stay as they "
-                f"are; {near(missing[0], patterns)} Add a last pattern '*', or name them in "
+                f"are. {near(missing[0], patterns)} Add a last pattern '*', or name them in "
                 "SVI(..., frozen=...)."
             )
 

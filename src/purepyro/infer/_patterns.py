@@ -22,7 +22,7 @@ def require_matches(patterns: Iterable[str], names: Iterable[str], what: str) ->
         if not chosen((pattern,), known):
             raise UnknownNameError(
                 f"{what} has the pattern {pattern!r}, which matches no parameter, so it would do "
-                f"nothing; {near(pattern, known)} Patterns are globs over whole names, such as "
+                f"nothing. {near(pattern, known)} Patterns are globs over whole names, such as "
                 "'scales.*'."
             )
 

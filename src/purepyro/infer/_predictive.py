@@ -120,7 +120,7 @@ def require_sites(samples: Values, sites: Mapping[str, Site]) -> None:
     for name in samples:
         if name not in sites:
             raise UnknownNameError(
-                f"posterior_samples have {name!r}, which names no site of this run; "
+                f"posterior_samples have {name!r}, which names no site of this run. "
                 f"{near(name, sites)} A misspelt site would be drawn from its prior. Rename or "
                 "drop it."
             )

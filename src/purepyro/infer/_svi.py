@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from itertools import chain, repeat
-from typing import Any, Generic, NamedTuple, ParamSpec, get_args
+from typing import Any, Generic, ParamSpec, get_args
 
 import attrs
 import torch
@@ -25,80 +25,12 @@ from ._batches import Rows, epochs_of
 from ._elbo import ELBO, Trace_ELBO, run_both
 from ._gradients import value_and_gradients
 from ._nonfinite import Batch, OnNonfinite, Suspects, Taken, Watch, all_finite, nonfinite_names
-from ._optimizers import Optimizer, OptState, PerParameter, check_optimizer, descend
+from ._optimizers import Optimizer, PerParameter, check_optimizer, descend
 from ._patterns import as_patterns, chosen, require_matches
 from ._progress import with_progress
+from ._state import SVIRecord, SVIRunResult, SVIState
 
 P = ParamSpec("P")
-
-
-class SVIState(NamedTuple):
-    """All that a step needs and changes: a pytree of tensors.
-
-    Attributes:
-        params: Unconstrained parameters of model and guide, by name.
-        opt_state: The optimiser's state.
-        key: The run's key; step number ``i`` uses ``fold_in(key, i)``.
-        step: How many steps were taken, an int64 scalar.
-
-    Example:
-        >>> import torch, torchopt
-        >>> from purepyro import random
-        >>> from purepyro.infer import SVI
-        >>> state = SVI(lambda: None, lambda: None, torchopt.adam(0.1)).init(random.key(0))
-        >>> state.params, state.step
-        ({}, tensor(0))
-    """
-
-    params: Params
-    opt_state: OptState
-    key: Key
-    step: Tensor
-
-
-class SVIRunResult(NamedTuple):
-    """What :meth:`SVI.run` returns.
-
-    Attributes:
-        state: The state after the last step.
-        losses: The loss of every step, of shape ``(num_steps,)``.
-
-    Example:
-        >>> import torchopt
-        >>> from purepyro import random
-        >>> from purepyro.infer import SVI
-        >>> result = SVI(lambda: None, lambda: None, torchopt.adam(0.1)).run(random.key(0), 2)
-        >>> result.losses.abs()
-        tensor([0., 0.])
-    """
-
-    state: SVIState
-    losses: Tensor
-
-
-class SVIRecord(NamedTuple):
-    """One step of a run, as :meth:`SVI.iterate` yields it and a callback gets it.
-
-    Attributes:
-        step: How many steps this run has taken, with this one.
-        state: The state after the step.
-        loss: The loss before it, a scalar; reading it (``.item()``) waits for the device.
-
-    Example:
-        >>> import torchopt
-        >>> from purepyro import random
-        >>> from purepyro.infer import SVI
-        >>> svi = SVI(lambda: None, lambda: None, torchopt.adam(0.1))
-        >>> for record in svi.iterate(svi.init(random.key(0))):
-        ...     if record.step == 3:
-        ...         break
-        >>> record.state.step
-        tensor(3)
-    """
-
-    step: int
-    state: SVIState
-    loss: Tensor
 
 
 def _as_optimizer(optim: Optimizer | Mapping[str, Optimizer]) -> Optimizer:
@@ -165,7 +97,7 @@ class SVI(Generic[P]):
                 )
         if self.on_nonfinite not in get_args(OnNonfinite):
             raise DeclarationError(
-                f"on_nonfinite is {self.on_nonfinite!r}, which names nothing that could be done; "
+                f"on_nonfinite is {self.on_nonfinite!r}, which names nothing that could be done. "
                 f"{near(str(self.on_nonfinite), get_args(OnNonfinite))}"
             )
 

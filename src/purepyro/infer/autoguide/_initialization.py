@@ -240,7 +240,7 @@ def init_to_value(
         return values[site.name]
     if fallback is None:
         raise MissingNameError(
-            f"init_to_value has no value for the latent site {site.name!r}, and no fallback; "
+            f"init_to_value has no value for the latent site {site.name!r}, and no fallback. "
             f"{near(site.name, values)} Give it one, or a fallback such as init_to_uniform."
         )
     return fallback(site, key)

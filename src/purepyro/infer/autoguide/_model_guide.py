@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
+from ..._errors import DeclarationError
 from ..._fields import static
 from ..._scope import GIVEN
 from ._guide import AutoGuide
@@ -43,13 +44,20 @@ class ModelGuide(AutoGuide[P]):
 
         Run on arguments without data, as for prediction, the model has more latent sites than the
         fit had: a site that no parameters were fitted to is left to the model.
+
+        Raises:
+            DeclarationError: if one of them cannot be fitted.
         """
         given = GIVEN.get()
-        return [
+        latents = [
             latent
             for latent in self._prototypes.of(self.model, args, kwargs)
             if given is None or latent.declared or self.path_of(f"locs.{latent.name}") in given
         ]
+        for latent in latents:
+            if latent.fault is not None:
+                raise DeclarationError(latent.fault)
+        return latents
 
     def start(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Start:
         """Where they start."""

@@ -17,7 +17,6 @@ from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint, independent, real
 
 from ..._boundary import Plates
-from ..._errors import DeclarationError
 from ..._execute import Setting, execute, root_of
 from ..._fields import PyroSample
 from ..._module import Module
@@ -42,6 +41,7 @@ class Latent:
     dtype: torch.dtype
     device: torch.device
     declared: bool
+    fault: str | None
 
     @property
     def unconstrained_event_dim(self) -> int:
@@ -90,22 +90,40 @@ def _latents(
             execute(model, key(seed), args, kwargs, Setting(collect=True)).sites for seed in (0, 1)
         )
     sites = [site for site in first.values() if site.kind == "latent" and not site.auxiliary]
-    keep = True
-    for site in sites:
-        bounds = [_tensors(s.fn.support) for s in (site, second[site.name])]
-        seen = [[plain(t) for t in tensors] for tensors in bounds]
-        keep = keep and None not in seen[0]
-        if any(
-            a is not None and b is not None and not torch.equal(a, b)
-            for a, b in zip(*seen, strict=True)
-        ):
-            raise DeclarationError(
-                f"The support {site.fn.support} of the latent site {site.name!r} depends on other "
-                "random sites, so no fixed transform maps onto it. Draw a site with a fixed "
-                "support, such as Uniform(0, 1), and compute this one from it."
-            )
     declared = _declared_sites(root_of(model))
-    return [_latent(site, declared=site.name in declared) for site in sites], keep
+    latents = [
+        _latent(site, _fault(site, second[site.name]), declared=site.name in declared)
+        for site in sites
+    ]
+    bounds = [plain(tensor) for site in sites for tensor in _tensors(site.fn.support)]
+    return latents, None not in bounds
+
+
+def _fault(site: Site, again: Site) -> str | None:
+    """Why no automatic guide can have the site, if so; ``again`` is it in another run."""
+    support: Constraint = site.fn.support
+    if support.is_discrete:
+        return (
+            f"The latent site {site.name!r} is discrete ({type(site.fn).__name__}), which no "
+            "automatic guide can fit. Sum it out in the model, observe it, or write a guide by "
+            "hand."
+        )
+    seen = [[plain(tensor) for tensor in _tensors(s.fn.support)] for s in (site, again)]
+    if any(
+        a is not None and b is not None and not torch.equal(a, b)
+        for a, b in zip(*seen, strict=True)
+    ):
+        return (
+            f"The support {support} of the latent site {site.name!r} depends on other random "
+            "sites, so no fixed transform maps onto it. Draw a site with a fixed support, such as "
+            "Uniform(0, 1), and compute this one from it."
+        )
+    return None
+
+
+def _differ(one: Tensor | None, other: Tensor | None) -> bool:
+    """Whether two tensors are seen to be different."""
+    return one is not None and other is not None and not torch.equal(one, other)
 
 
 def _declared_sites(root: Node | None) -> set[str]:
@@ -119,14 +137,8 @@ def _declared_sites(root: Node | None) -> set[str]:
     }
 
 
-def _latent(site: Site, *, declared: bool) -> Latent:
+def _latent(site: Site, fault: str | None, *, declared: bool) -> Latent:
     support: Constraint = site.fn.support
-    if support.is_discrete:
-        raise DeclarationError(
-            f"The latent site {site.name!r} is discrete ({type(site.fn).__name__}), which no "
-            "automatic guide can fit. Sum it out in the model, observe it, or write a guide by "
-            "hand."
-        )
     event_dim, shape = site.fn.event_dim, list(site.value.shape)
     for frame in site.plates:
         if frame.dim is not None and frame.full_size is not None:
@@ -138,10 +150,11 @@ def _latent(site: Site, *, declared: bool) -> Latent:
         support,
         event_dim,
         full,
-        torch.Size(biject_to(support).inverse_shape(full)),
+        full if fault else torch.Size(biject_to(support).inverse_shape(full)),
         site.value.dtype,
         site.value.device,
         declared,
+        fault,
     )
 
 
