@@ -11,7 +11,7 @@ from torch import Tensor
 from .._errors import UnsupportedDistributionError
 from ._boundary import own_draw, part, reparameterised
 from ._distributions._composed import of_base
-from ._distributions._entries import COMPOSED, LEAVES, UNSUPPORTED, Composed, Leaf
+from ._distributions._entries import COMPOSED, KEYLESS, LEAVES, UNSUPPORTED, Composed, Leaf
 from ._key import Key, check_key
 from ._mode import current_source, draw
 from ._quiet import quiet
@@ -67,6 +67,8 @@ def draw_distribution(key: Key, distribution: object, shape: Shape = ()) -> Tens
     """`sample` without the checks of the key."""
     while _composed_of(_kind(distribution)) is of_base:  # a wrapper: no draw of its own
         distribution = part(distribution, "base_dist")
+    if _kind(distribution) in KEYLESS:
+        return own_draw(distribution, shape, part_of=False)
     leaf = leaf_of(_kind(distribution))
     if leaf is not None:
         return _leaf_draw(leaf, KeySource(key), distribution, shape)

@@ -41,7 +41,6 @@ LEAVES: Mapping[type, Leaf] = MappingProxyType(
             base.OneHotCategoricalStraightThrough: _counts.one_hot_straight_through,
             dist.AVFMultivariateNormal: _estimators.avf_multivariate_normal,
             dist.BetaBinomial: _counts.beta_binomial,
-            dist.Delta: _simple.delta,
             dist.CoalescentTimes: _counts.coalescent_times,
             dist.DirichletMultinomial: _counts.dirichlet_multinomial,
             dist.GammaPoisson: _counts.gamma_poisson,
@@ -64,6 +63,9 @@ LEAVES: Mapping[type, Leaf] = MappingProxyType(
     }
 )
 """Drawn from the key without a function mode."""
+
+KEYLESS: frozenset[type] = frozenset({dist.Delta})
+"""Not random: their own code serves, without a function mode."""
 
 COMPOSED: Mapping[type, Composed] = MappingProxyType(
     {

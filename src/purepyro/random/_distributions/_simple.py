@@ -7,7 +7,6 @@ draw that is reparameterised where the distribution is.
 
 from __future__ import annotations
 
-import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch import distributions as base
@@ -53,12 +52,6 @@ def gamma(source: KeySource, d: base.Gamma, shape: tuple[int, ...]) -> Tensor:
     key = source.next_key(concentration.device)
     number = standard_gamma(key, concentration.expand((*shape, *d.batch_shape)))
     return above_zero(number / rate)
-
-
-def delta(source: KeySource, d: dist.Delta, shape: tuple[int, ...]) -> Tensor:
-    """The point itself; needs no key."""
-    point = tensor(d, "v")
-    return point.expand((*shape, *point.shape))
 
 
 def above_zero(value: Tensor) -> Tensor:
