@@ -22,7 +22,7 @@ from purepyro._errors import (
     ShapeError,
     UnknownNameError,
 )
-from purepyro.infer import SVI, AutoNormal, SVIState, Trace_ELBO
+from purepyro.infer import SVI, AutoNormal, SVIState, Trace_ELBO, TraceEnum_ELBO
 
 Y = torch.tensor([1.0, 2.0, 6.0])
 
@@ -176,6 +176,15 @@ def test_a_run_says_nothing_when_no_terminal_looks_on(
 def test_a_guide_without_a_site(key: random.Key) -> None:
     with pytest.raises(MissingNameError, match=r"no site for the model's latent \['loc'\]"):
         SVI(normal_normal, lambda y: None, torchopt.adam(0.1)).init(key, Y)
+
+
+def test_a_guide_without_a_discrete_site(key: random.Key) -> None:
+    def model() -> None:
+        pyro.sample("k", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
+
+    with pytest.raises(MissingNameError, match=r"no site for the model's latent \['k'\]"):
+        SVI(model, lambda: None, torchopt.adam(0.1)).init(key)
+    SVI(model, lambda: None, torchopt.adam(0.1), TraceEnum_ELBO()).init(key)
 
 
 def test_a_guide_with_a_site_too_many(key: random.Key) -> None:

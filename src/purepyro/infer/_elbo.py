@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar, final
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, final
 
 import attrs
 import torch
@@ -129,6 +129,9 @@ class ParticleELBO(ABC):
         chunk_size: How many particles to hold in memory at once; ``None``: all.
         kl_weight: The factor of the KL term, a number or a 0-d tensor.
     """
+
+    # Whether discrete sites that the guide does not have are summed out.
+    sums_out: ClassVar[bool] = False
 
     num_particles: int = attrs.field(default=1, validator=check_num_particles)
     chunk_size: int | None = attrs.field(default=None, validator=check_chunk_size)
@@ -275,15 +278,17 @@ def run_both(
     key: Key,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
+    *,
+    sums_out: bool,
 ) -> tuple[dict[str, Site], dict[str, Site]]:
-    """The same before a loss is known, which may do without the guide's share in discrete sites."""
+    """The same; where a loss ``sums_out`` discrete sites, the guide may do without them."""
     model_sites, guide_sites = _run(Both(model, guide, params, args, kwargs), key)
     discrete = {
         name
         for name, site in model_sites.items()
         if getattr(site.fn, "has_enumerate_support", False)
     }
-    _check_match(model_sites, guide_sites, discrete)
+    _check_match(model_sites, guide_sites, discrete if sums_out else set())
     return model_sites, guide_sites
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import final
+from typing import ClassVar, final
 
 import attrs
 import torch
@@ -67,6 +67,8 @@ class TraceEnum_ELBO(ParticleELBO):
         >>> -loss  # the evidence: log 0.75 N(0; 0, 1), as k = 1 is out of the question
         tensor(-1.2066)
     """
+
+    sums_out: ClassVar[bool] = True
 
     max_plate_nesting: int | None = attrs.field(
         default=None, validator=_check_nesting, kw_only=True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import attrs
 import torch
@@ -78,6 +78,8 @@ class RenyiELBO:
         >>> bool((loss + evidence).abs() < 0.02)
         True
     """
+
+    sums_out: ClassVar[bool] = False
 
     alpha: float = attrs.field(default=0.0, validator=_check_alpha)
     num_particles: int = attrs.field(default=2, validator=check_num_particles)

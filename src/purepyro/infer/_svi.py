@@ -233,7 +233,7 @@ class SVI(Generic[P]):
             else:
                 params = self._initial_params(name_key(key, "init"), *batch)
             with torch.no_grad():
-                return run_both(self.model, self.guide, params, name_key(key, "check"), *batch)[0]
+                return self._look(params, name_key(key, "check"), batch)[0]
 
         rows = Rows(data_size, batches, look)
 
@@ -303,6 +303,13 @@ class SVI(Generic[P]):
         frozen = chosen(self.frozen, tuple(params))
         return {name: value for name, value in params.items() if name not in frozen}
 
+    def _look(
+        self, params: Params, key: Key, batch: Batch
+    ) -> tuple[Mapping[str, Site], Mapping[str, Site]]:
+        """The sites of model and guide, which must match as far as the loss needs them to."""
+        sums_out = getattr(self.loss, "sums_out", True)
+        return run_both(self.model, self.guide, params, key, *batch, sums_out=sums_out)
+
     def _checked_params(self, key: Key, batch: Batch) -> Params:
         """Starting values, after a first look: do model and guide match, are the data numbers?"""
         check, fault = name_key(key, "check"), None
@@ -310,7 +317,7 @@ class SVI(Generic[P]):
             with unvalidated() if self.on_nonfinite == "ignore" else nullcontext(), torch.no_grad():
                 params = self._initial_params(name_key(key, "init"), *batch)
                 require_matches(self.frozen, params, "SVI(frozen=...)")
-                model_sites, guide_sites = run_both(self.model, self.guide, params, check, *batch)
+                model_sites, guide_sites = self._look(params, check, batch)
                 sites = (*guide_sites.values(), *model_sites.values())
                 # Scoring the sites is what makes Pyro check their values, for skipping too.
                 bad = self.on_nonfinite != "ignore" and any(_has_nan(site) for site in sites)
