@@ -17,6 +17,7 @@ from .._sites import Site
 from .._trees import tensors_in
 from .._types import Params
 from ..random import Key
+from ..random._concrete import plain
 from ._elbo import feeds_model
 
 OnNonfinite: TypeAlias = Literal["raise", "skip", "ignore"]
@@ -245,3 +246,19 @@ def _kind(site: Site) -> str:
         if inner is None:
             return type(fn).__name__
         fn = inner
+
+
+def at_init(fault: str) -> str:
+    """The message for a fault that is there before the first step."""
+    return (
+        f"SVI.init: {fault}, so the loss would not be finite from the first step. Mend the data or "
+        "the model; with SVI(..., on_nonfinite='ignore') init does not look."
+    )
+
+
+def has_nan(site: Site) -> bool:
+    """Whether a value or density is seen to be no number."""
+    if site.kind == "subsample":
+        return False
+    seen = [plain(tensor) for tensor in (site.value, site.log_density())]
+    return any(tensor is not None and bool(tensor.isnan().any()) for tensor in seen)

@@ -19,12 +19,21 @@ from .._sites import Site
 from .._trees import where
 from .._types import Params
 from ..random import Key, fold_in, name_key, split
-from ..random._concrete import plain
 from ..random._reuse import consume
 from ._batches import Rows, epochs_of
 from ._elbo import ELBO, Trace_ELBO, run_both
 from ._gradients import value_and_gradients
-from ._nonfinite import Batch, OnNonfinite, Suspects, Taken, Watch, all_finite, nonfinite_names
+from ._nonfinite import (
+    Batch,
+    OnNonfinite,
+    Suspects,
+    Taken,
+    Watch,
+    all_finite,
+    at_init,
+    has_nan,
+    nonfinite_names,
+)
 from ._optimizers import Optimizer, PerParameter, check_optimizer, descend
 from ._patterns import as_patterns, chosen, require_matches
 from ._progress import with_progress
@@ -320,7 +329,7 @@ class SVI(Generic[P]):
                 model_sites, guide_sites = self._look(params, check, batch)
                 sites = (*guide_sites.values(), *model_sites.values())
                 # Scoring the sites is what makes Pyro check their values, for skipping too.
-                bad = self.on_nonfinite != "ignore" and any(_has_nan(site) for site in sites)
+                bad = self.on_nonfinite != "ignore" and any(has_nan(site) for site in sites)
             if bad and self.on_nonfinite == "raise":
                 fault = Suspects(self.model, self.guide).fault(params, [check], batch)
         except ValueError as error:  # Pyro and torch refuse numbers by these
@@ -331,9 +340,9 @@ class SVI(Generic[P]):
             fault = Suspects(self.model, self.guide).fault(params, [check], batch)
             if fault is None:
                 raise
-            raise SupportError(_at_init(fault)) from error
+            raise SupportError(at_init(fault)) from error
         if fault is not None:
-            raise SupportError(_at_init(fault))
+            raise SupportError(at_init(fault))
         return params
 
     def _explain(self, now: Taken[SVIState], previous: Taken[SVIState] | None) -> str | None:
@@ -380,21 +389,6 @@ _ADVICE = (
     "Look at the data and the priors there, or take shorter steps; SVI(..., on_nonfinite='skip') "
     "leaves such steps out."
 )
-
-
-def _at_init(fault: str) -> str:
-    return (
-        f"SVI.init: {fault}, so the loss would not be finite from the first step. Mend the data or "
-        "the model; with SVI(..., on_nonfinite='ignore') init does not look."
-    )
-
-
-def _has_nan(site: Site) -> bool:
-    """Whether a value or density is seen to be no number."""
-    if site.kind == "subsample":
-        return False
-    seen = [plain(tensor) for tensor in (site.value, site.log_density())]
-    return any(tensor is not None and bool(tensor.isnan().any()) for tensor in seen)
 
 
 def _check_count(count: object, name: str) -> None:
