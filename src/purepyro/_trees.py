@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 def tensors_in(tree: object) -> Iterable[Tensor]:
     """The tensors among the leaves of a pytree."""
+    if isinstance(tree, Tensor):  # most arguments and all parameters are just that
+        return (tree,)
     leaves: list[object] = optree.tree_leaves(cast("Any", tree))
     return (leaf for leaf in leaves if isinstance(leaf, Tensor))
 
