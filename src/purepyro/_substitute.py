@@ -8,10 +8,15 @@ runs, this mode puts the run's values in the place of those objects in every tor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from inspect import getattr_static
 from typing import Any
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+# Whether a parameter is learnable is a fact about itself, which pyro.module asks for.
+_REQUIRES_GRAD: Any = getattr_static(Tensor, "requires_grad")
+_OF_THE_ORIGINAL = frozenset({_REQUIRES_GRAD.__get__})
 
 
 class Substitute(TorchFunctionMode):
@@ -36,7 +41,7 @@ class Substitute(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if self._values:
+        if self._values and func not in _OF_THE_ORIGINAL:
             args = tuple(self._swapped(arg) for arg in args)
             kwargs = {name: self._swapped(arg) for name, arg in kwargs.items()}
         return func(*args, **kwargs)

@@ -80,3 +80,29 @@ def test_a_second_read_of_a_parameter_is_constrained_too(key: random.Key) -> Non
     first, second = apply(model, params, key)
     assert first == second == 2.0
     assert constrain(model, params)["sd"] == 2.0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "AutoIAFNormal",
+        "AutoGaussian",
+        "AutoStructured",
+        "AutoNormalMessenger",
+        "AutoHierarchicalNormalMessenger",
+        "AutoRegressiveMessenger",
+    ],
+)
+def test_the_others_of_pyro_draw_from_the_key(kind: str, key: random.Key) -> None:
+    guide, data = theirs(kind, regression()), regression_data()
+    guide(*data)
+    params = init(guide, key, *data)
+    before = torch.get_rng_state()
+    _, record = trace(guide, params, key, *data)
+    _, again = trace(guide, params, key, *data)
+    _, other = trace(guide, params, random.key(1), *data)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert record.latents.keys() >= {"linear.weight", "linear.bias", "sigma"}
+    for name, value in record.latents.items():
+        assert torch.equal(value, again.latents[name])
+    assert not torch.equal(record.latents["sigma"], other.latents["sigma"])
