@@ -119,23 +119,11 @@ def _check_kl_weight(_: object, field: attrs.Attribute[Any], weight: object) -> 
         )
 
 
-@attrs.frozen
-class ParticleELBO(ABC):
-    """A loss that is the mean of independent particles; its subclasses say what one particle is.
-
-    Attributes:
-        num_particles: How many draws of the guide to average over. They are a ``vmap`` over keys;
-            a single particle uses the key itself.
-        chunk_size: How many particles to hold in memory at once; ``None``: all.
-        kl_weight: The factor of the KL term, a number or a 0-d tensor.
-    """
+class LossOfParts(ABC):
+    """A loss that comes with its parts."""
 
     # Whether discrete sites that the guide does not have are summed out.
     sums_out: ClassVar[bool] = False
-
-    num_particles: int = attrs.field(default=1, validator=check_num_particles)
-    chunk_size: int | None = attrs.field(default=None, validator=check_chunk_size)
-    kl_weight: Tensor | float = attrs.field(default=1.0, validator=_check_kl_weight, kw_only=True)
 
     def loss(
         self,
@@ -158,6 +146,35 @@ class ParticleELBO(ABC):
             **kwargs: The same, by name.
         """
         return self.parts(model, guide, params, key, *args, **kwargs).loss
+
+    @abstractmethod
+    def parts(
+        self,
+        model: Callable[..., object],
+        guide: Callable[..., object],
+        params: Values,
+        key: Key,
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> ELBOParts:
+        """The loss and what it is made of; arguments as for :meth:`loss`."""
+
+
+@attrs.frozen
+class ParticleELBO(LossOfParts):
+    """A loss that is the mean of independent particles; its subclasses say what one particle is.
+
+    Attributes:
+        num_particles: How many draws of the guide to average over. They are a ``vmap`` over keys;
+            a single particle uses the key itself.
+        chunk_size: How many particles to hold in memory at once; ``None``: all.
+        kl_weight: The factor of the KL term, a number or a 0-d tensor.
+    """
+
+    num_particles: int = attrs.field(default=1, validator=check_num_particles)
+    chunk_size: int | None = attrs.field(default=None, validator=check_chunk_size)
+    kl_weight: Tensor | float = attrs.field(default=1.0, validator=_check_kl_weight, kw_only=True)
 
     def parts(
         self,

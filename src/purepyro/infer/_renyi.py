@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import attrs
 import torch
@@ -17,6 +17,7 @@ from ..random import Key
 from ._elbo import (
     Both,
     ELBOParts,
+    LossOfParts,
     check_chunk_size,
     check_num_particles,
     log_densities,
@@ -41,7 +42,7 @@ def _check_alpha(_: object, __: attrs.Attribute[float], alpha: float) -> None:
 
 @final
 @attrs.frozen
-class RenyiELBO:
+class RenyiELBO(LossOfParts):
     r"""Minus Renyi's variational bound of order alpha, from samples of the guide.
 
     .. math:: -\frac{1}{1 - \alpha} \log \frac{1}{K} \sum_{k=1}^K
@@ -79,24 +80,9 @@ class RenyiELBO:
         True
     """
 
-    sums_out: ClassVar[bool] = False
-
     alpha: float = attrs.field(default=0.0, validator=_check_alpha)
     num_particles: int = attrs.field(default=2, validator=check_num_particles)
     chunk_size: int | None = attrs.field(default=None, validator=check_chunk_size)
-
-    def loss(
-        self,
-        model: Callable[..., object],
-        guide: Callable[..., object],
-        params: Values,
-        key: Key,
-        /,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Tensor:
-        """The loss at ``params``, a scalar; arguments as for ``Trace_ELBO``."""
-        return self.parts(model, guide, params, key, *args, **kwargs).loss
 
     def parts(
         self,

@@ -108,11 +108,8 @@ def _fault(site: Site, again: Site) -> str | None:
             "automatic guide can fit. Sum it out in the model, observe it, or write a guide by "
             "hand."
         )
-    seen = [[plain(tensor) for tensor in _tensors(s.fn.support)] for s in (site, again)]
-    if any(
-        a is not None and b is not None and not torch.equal(a, b)
-        for a, b in zip(*seen, strict=True)
-    ):
+    pairs = zip(_tensors(support), _tensors(again.fn.support), strict=True)
+    if any(_differ(plain(one), plain(other)) for one, other in pairs):
         return (
             f"The support {support} of the latent site {site.name!r} depends on other random "
             "sites, so no fixed transform maps onto it. Draw a site with a fixed support, such as "
