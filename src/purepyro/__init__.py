@@ -2,6 +2,7 @@
 
 from . import random
 from ._apply import Trace, apply, apply_with_state, init_state, log_density, trace
+from ._compile._jit import disable_jit, jit
 from ._convert import to
 from ._errors import PurepyroError
 from ._fields import PyroParam, PyroSample, static
@@ -22,8 +23,10 @@ __all__ = [
     "apply",
     "apply_with_state",
     "constrain",
+    "disable_jit",
     "init",
     "init_state",
+    "jit",
     "log_density",
     "random",
     "replace",

@@ -67,6 +67,18 @@ class MutationError(PurepyroError, RuntimeError):
     """A model changed one of its inputs, or state that it may not change, in place."""
 
 
+class TraceError(PurepyroError, RuntimeError):
+    """A function cannot be traced into a graph."""
+
+
+class GradientError(PurepyroError, RuntimeError):
+    """A gradient was wanted through a compiled function."""
+
+
+class SpecializationError(PurepyroError, RuntimeError):
+    """A compiled function was called with too many kinds of arguments."""
+
+
 class KeyTypeError(PurepyroError, TypeError):
     """Something that is not a random key was given as one."""
 

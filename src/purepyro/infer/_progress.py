@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from types import TracebackType
 
 from torch import Tensor
 from tqdm import tqdm
-
-R = TypeVar("R", bound=tuple[int, object, Tensor])
 
 LOGGER = logging.getLogger("purepyro.infer")
 
@@ -18,25 +15,44 @@ LOGGER = logging.getLogger("purepyro.infer")
 _READ_EVERY = 100
 
 
-def with_progress(records: Iterable[R], total: int | None, shown: bool | None) -> Iterator[R]:
-    """The same records ``(step, state, loss)``, while telling how far they are.
+class Progress:
+    """Tells how far a run is, for as long as the ``with`` block lasts.
 
     Args:
-        records: One for each step.
-        total: How many are to come, if that is known.
+        total: How many steps are to come, if that is known.
         shown: Whether to show a bar; ``None``: if standard error is a terminal. Without one, lines
             go to the logger ``purepyro.infer``, at the level INFO.
     """
-    visible = sys.stderr.isatty() if shown is None else shown
-    logged = not visible and LOGGER.isEnabledFor(logging.INFO)
-    every = max(1, total // 10) if total and logged else _READ_EVERY
-    with tqdm(total=total, disable=not visible, desc="SVI", mininterval=0.5) as bar:
-        for count, record in enumerate(records, start=1):
-            if visible:
-                bar.update()
-                if count % _READ_EVERY == 0:
-                    bar.set_postfix(loss=f"{record[2].item():.4g}", refresh=False)
-            elif logged and count % every == 0:
-                of = f" of {total}" if total else ""
-                LOGGER.info("SVI: %d%s steps, loss %.4g", count, of, record[2].item())
-            yield record
+
+    def __init__(self, total: int | None, shown: bool | None) -> None:
+        self._total = total
+        self._visible = sys.stderr.isatty() if shown is None else shown
+        self._logged = not self._visible and LOGGER.isEnabledFor(logging.INFO)
+        self._every = max(1, total // 10) if total and self._logged else _READ_EVERY
+        self._count = 0
+
+    def __enter__(self) -> Progress:
+        hidden = not self._visible
+        self._bar = tqdm(total=self._total, disable=hidden, desc="SVI", mininterval=0.5)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def advance(self, steps: int, loss: Tensor) -> None:
+        """So many ``steps`` more were taken; ``loss`` is that of the last one, a scalar."""
+        before = self._count // self._every
+        self._count += steps
+        due = self._count // self._every > before
+        if self._visible:
+            self._bar.update(steps)
+            if due:
+                self._bar.set_postfix(loss=f"{loss.item():.4g}", refresh=False)
+        elif self._logged and due:
+            of = f" of {self._total}" if self._total else ""
+            LOGGER.info("SVI: %d%s steps, loss %.4g", self._count, of, loss.item())

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import nullcontext
 from itertools import chain, repeat
-from typing import Any, Generic, ParamSpec, get_args
+from typing import Any, Generic, NamedTuple, ParamSpec, get_args
 
 import attrs
 import torch
 from torch import Tensor
 
 from .._boundary import is_transforming, unvalidated
-from .._errors import DeclarationError, PurepyroError, ShapeError, SupportError, describe, near
+from .._compile._jit import Jitted, is_enabled, jit
+from .._compile._loop import Loop
+from .._errors import (
+    DeclarationError,
+    PurepyroError,
+    ShapeError,
+    SupportError,
+    TraceError,
+    describe,
+    near,
+)
 from .._execute import root_of
 from .._init import initial
 from .._sites import Site
@@ -21,6 +31,7 @@ from .._types import Params
 from ..random import Key, fold_in, name_key, split
 from ..random._reuse import consume
 from ._batches import Rows, epochs_of
+from ._blocks import run_blocks
 from ._elbo import ELBO, Trace_ELBO, run_both
 from ._gradients import value_and_gradients
 from ._nonfinite import (
@@ -36,7 +47,7 @@ from ._nonfinite import (
 )
 from ._optimizers import Optimizer, PerParameter, check_optimizer, descend
 from ._patterns import as_patterns, chosen, require_matches
-from ._progress import with_progress
+from ._progress import LOGGER, Progress
 from ._state import SVIRecord, SVIRunResult, SVIState
 
 P = ParamSpec("P")
@@ -44,6 +55,22 @@ P = ParamSpec("P")
 
 def _as_optimizer(optim: Optimizer | Mapping[str, Optimizer]) -> Optimizer:
     return PerParameter(tuple(optim.items())) if isinstance(optim, Mapping) else optim
+
+
+# From so many steps on a run is compiled.
+_WORTHWHILE = 1_000
+
+
+class Graphs(NamedTuple):
+    """The compiled steps of an SVI: one by one, and in blocks."""
+
+    step: Jitted[..., tuple[SVIState, Tensor]]
+    loop: Loop[SVIState]
+
+
+def _graphs_of(svi: SVI[Any]) -> Graphs:
+    step: Callable[..., tuple[SVIState, Tensor]] = svi.step
+    return Graphs(jit(step), Loop(step))
 
 
 @attrs.frozen
@@ -67,6 +94,10 @@ class SVI(Generic[P]):
             run.
         progress_bar: Whether runs show one; by default if a terminal looks on. Without it, lines go
             to the logger ``purepyro.infer``, at the level INFO.
+        compiled: Whether runs compile their steps (see ``purepyro.jit``; the first time that takes
+            seconds). ``None``: if they take 1,000 steps or more, and the model can be traced.
+            ``run`` then takes whole blocks of steps without Python in between, and looks at the
+            losses between blocks; with a ``callback``, and in ``fit``, it takes single ones.
 
     Source: ``pyro.infer.SVI``, with the functional shape of NumPyro's.
 
@@ -93,6 +124,11 @@ class SVI(Generic[P]):
     on_nonfinite: OnNonfinite = attrs.field(default="raise", kw_only=True)
     callback: Callable[[SVIRecord], object] | None = attrs.field(default=None, kw_only=True)
     progress_bar: bool | None = attrs.field(default=None, kw_only=True)
+    compiled: bool | None = attrs.field(default=None, kw_only=True)
+    # Not a setting: the graphs of its steps, for as long as it lives.
+    _graphs: Graphs = attrs.field(
+        init=False, eq=False, repr=False, default=attrs.Factory(_graphs_of, takes_self=True)
+    )
 
     def __attrs_post_init__(self) -> None:
         optim = self.optim
@@ -171,8 +207,15 @@ class SVI(Generic[P]):
     ) -> SVIRunResult:
         """:meth:`run`, going on from a state: of another run, or of a checkpoint."""
         _check_count(num_steps, "num_steps")
-        batches = repeat(Batch(args, kwargs), num_steps)
-        return self._collect(state, batches, num_steps)
+        batch = Batch(args, kwargs)
+        if self.callback is None and self._compiles(num_steps):
+            try:
+                return self._run_blocks(state, num_steps, batch)
+            except TraceError as error:
+                if self.compiled:
+                    raise
+                LOGGER.warning("SVI: the steps of this run are not compiled. %s", error)
+        return self._collect(state, repeat(batch, num_steps), num_steps)
 
     def iterate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[SVIRecord]:
         """Steps without end, to be stopped by ``break``; one :class:`SVIRecord` for each."""
@@ -265,24 +308,43 @@ class SVI(Generic[P]):
             init: Callable[..., SVIState] = self.init
             state = init(key, *start.args, **start.kwargs)
             stream = chain((start,), stream)
-        return self._collect(state, stream, None)
+        total = len(batches) * epochs if isinstance(batches, Sized) else None
+        return self._collect(state, stream, total)
+
+    def _compiles(self, steps: int | None) -> bool:
+        """Whether to compile a run of so many steps, as far as that is known."""
+        wanted = (steps or 0) >= _WORTHWHILE if self.compiled is None else self.compiled
+        return wanted and is_enabled() and not is_transforming()
+
+    def _run_blocks(self, state: SVIState, num_steps: int, batch: Batch) -> SVIRunResult:
+        explain = self._explain if self.on_nonfinite == "raise" else None
+        with Progress(num_steps, self.progress_bar) as progress:
+            at = int(state.step)
+            loop = self._graphs.loop
+            return SVIRunResult(*run_blocks(loop, state, num_steps, at, batch, progress, explain))
 
     def _collect(
         self, state: SVIState, batches: Iterable[Batch], total: int | None
     ) -> SVIRunResult:
         losses: list[Tensor] = []
-        for record in with_progress(self._records(state, batches), total, self.progress_bar):
-            state = record.state
-            losses.append(record.loss)
-            if self.callback is not None and self.callback(record):
-                break
+        with Progress(total, self.progress_bar) as progress:
+            for record in self._records(state, batches, total):
+                state = record.state
+                losses.append(record.loss)
+                progress.advance(1, record.loss)
+                if self.callback is not None and self.callback(record):
+                    break
         return SVIRunResult(state, torch.stack(losses) if losses else torch.zeros(0))
 
-    def _records(self, state: SVIState, batches: Iterable[Batch]) -> Iterator[SVIRecord]:
+    def _records(
+        self, state: SVIState, batches: Iterable[Batch], total: int | None = None
+    ) -> Iterator[SVIRecord]:
+        step: Callable[..., tuple[SVIState, Tensor]] = self.step
+        if self._compiles(total):
+            step = self._graphs.step
         # Under vmap there is no loss to read.
         watched = self.on_nonfinite == "raise" and not is_transforming()
-        watch = Watch(self.step, self._explain) if watched else None
-        step: Callable[..., tuple[SVIState, Tensor]] = self.step
+        watch = Watch(step, self._explain) if watched else None
         before = state
         for count, batch in enumerate(batches, start=1):
             before = state

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._errors import describe
-from ._bits import _host, _philox
+from ._bits import _host, _nodes
 from ._bits._constants import MASK64
 from ._concrete import outside_transforms, plain, readable
 from ._key import Key, as_key, check_key
@@ -50,7 +50,7 @@ def split(key: Key, num: int = 2) -> Key:
     pairs = readable(checked)
     if pairs is None:
         index = torch.arange(num, device=checked.device)
-        return as_key(_joined(_philox.lanes(checked, index)).movedim(-2, 0))
+        return as_key(_stacked(_nodes.lanes(checked, index, "keys")).movedim(-2, 0))
     return _host_keys(_host.blocks(pairs, num), (num, *checked.shape))
 
 
@@ -125,7 +125,7 @@ def fold_in_integer(key: Key, data: int) -> Key:
     """`fold_in` of an integer, without the checks."""
     pairs = readable(key)
     if pairs is None:
-        return as_key(_joined(_philox.lanes(key, data)).squeeze(-2))
+        return as_key(_stacked(_nodes.lanes(key, data, "keys")).squeeze(-2))
     if key.dim() == 1:
         seed, offset = pairs[0].tolist()
         derived = _host.derived(seed, offset + data)
@@ -144,13 +144,12 @@ def _fold_in_tensor(key: Key, data: Tensor) -> Key:
             integer = int(number)
         return fold_in_integer(key, integer)
     words = data.view(torch.int64) if data.dtype is torch.uint64 else data.to(torch.int64)
-    return as_key(_joined(_philox.lanes(key, words.unsqueeze(-1))).squeeze(-2))
+    return as_key(_stacked(_nodes.lanes(key, words.unsqueeze(-1), "keys")).squeeze(-2))
 
 
-def _joined(lanes: _philox.Lanes) -> Tensor:
-    """Keys (*batch, count, 2) from the words of their blocks."""
-    w0, w1, w2, w3 = lanes
-    return torch.stack([_philox.join(w0, w1), _philox.join(w2, w3)], dim=-1)
+def _stacked(lanes: list[Tensor]) -> Tensor:
+    """Keys (*batch, count, 2) from their two words."""
+    return torch.stack(lanes, dim=-1)
 
 
 def _host_keys(blocks: tuple[_host.Words, _host.Words], shape: tuple[int, ...]) -> Key:

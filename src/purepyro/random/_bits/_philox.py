@@ -10,32 +10,17 @@ from torch import Tensor
 
 from ._constants import MASK32, MULTIPLIERS, ROUNDS, WEYL
 
-Lanes = tuple[Tensor, Tensor, Tensor, Tensor]
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-def blocks(key: Tensor, count: int) -> Lanes:
-    """The four words of blocks 0 to `count` - 1 of each key.
-
-    Args:
-        key: Keys, int64 (*batch, 2).
-        count: Blocks of each key.
-
-    Returns:
-        Words 0, 1, 2, 3 as four int64 tensors, (*batch, count) each. (Four tensors: one stacked
-        tensor with its flips makes Inductor materialise a buffer a round.)
-    """
-    index = torch.arange(count, device=key.device)
-    return lanes(key, index)
-
-
-def lanes(key: Tensor, index: Tensor | int) -> Lanes:
-    """The four words of each key's blocks at `index`.
+def words(seed: Tensor, offset: Tensor, index: Tensor | int) -> Words:
+    """The four words of blocks.
 
     Args:
-        key: Keys, int64 (*batch, 2).
-        index: 64-bit words, int64 that broadcasts with (*batch, 1), or one for all.
+        seed: The first words of keys, int64.
+        offset: Their second words.
+        index: Which block of each, a 64-bit word as int64; the three broadcast.
     """
-    seed, offset = key.unsqueeze(-2).unbind(-1)
     # The 64-bit sum by halves: a signed sum could overflow, which C++ leaves undefined.
     low = (offset & MASK32) + (index & MASK32)
     high = (offset >> 32) + (index >> 32 & MASK32) + (low >> 32)
@@ -49,7 +34,7 @@ def join(low: Tensor, high: Tensor) -> Tensor:
     return (signed << 32) | low
 
 
-def _rounds(c0: Tensor, c1: Tensor, key0: Tensor, key1: Tensor) -> Lanes:
+def _rounds(c0: Tensor, c1: Tensor, key0: Tensor, key1: Tensor) -> Words:
     # Words 2 and 3 of the counter are zero, which leaves half of the first round.
     low, high = _multiply(c0, MULTIPLIERS[0])
     c0, c1, c2, c3 = c1 ^ key0, torch.zeros_like(c0), high ^ key1, low

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._concrete import outside_transforms, readable
-from . import _host, _native, _philox
+from . import _host, _native, _nodes, _philox
 from ._constants import MASK32
 from ._host import Wide, Words
+from ._numbers import box_muller, double, single
 from ._shape import Plan
 
 # Uniform numbers are k * 2**-digits, as many digits as the dtype's significand holds.
@@ -36,8 +37,7 @@ def words(plan: Plan) -> Tensor:
         with outside_transforms():
             found = _host_words(pairs, plan.size).astype(np.int64)
             return torch.from_numpy(found).reshape(plan.shape)
-    lanes = _philox.blocks(plan.keys, -(-plan.size // 4))
-    return _interleaved(list(lanes), plan)
+    return _interleaved(_nodes.blocks(plan.keys, -(-plan.size // 4), "words"), plan)
 
 
 def wide_words(plan: Plan) -> Tensor:
@@ -50,7 +50,7 @@ def wide_words(plan: Plan) -> Tensor:
         with outside_transforms():
             found = _host_wide_words(pairs, plan.size).view(np.int64)
             return torch.from_numpy(found).reshape(plan.shape)
-    w0, w1, w2, w3 = _philox.blocks(plan.keys, -(-plan.size // 2))
+    w0, w1, w2, w3 = _nodes.blocks(plan.keys, -(-plan.size // 2), "words")
     return _interleaved([_philox.join(w1, w0), _philox.join(w3, w2)], plan)
 
 
@@ -85,10 +85,8 @@ def normals(plan: Plan, dtype: torch.dtype) -> Tensor:
         with outside_transforms():
             return _host_normals(pairs, plan.size, dtype).reshape(plan.shape)
     if dtype is torch.float64:
-        w0, w1, w2, w3 = _philox.blocks(plan.keys, -(-plan.size // 2))
-        return _interleaved([*_box_muller(_double(w0, w1), _double(w2, w3))], plan)
-    w0, w1, w2, w3 = _philox.blocks(plan.keys, -(-plan.size // 4))
-    found = [*_box_muller(_single(w0), _single(w1)), *_box_muller(_single(w2), _single(w3))]
+        return _interleaved(_nodes.blocks(plan.keys, -(-plan.size // 2), "wide_normals"), plan)
+    found = _nodes.blocks(plan.keys, -(-plan.size // 4), "normals")
     return _interleaved(found, plan).to(dtype)
 
 
@@ -97,10 +95,10 @@ def _normals_of_words(plan: Plan, dtype: torch.dtype) -> Tensor:
     whole = Plan(plan.keys, 2 * -(-plan.size // 2), (*plan.keys.shape[:-1], -1))
     if dtype is torch.float64:
         word = wide_words(whole)
-        number = _double(word >> 32 & MASK32, word & MASK32)
+        number = double(word >> 32 & MASK32, word & MASK32)
     else:
-        number = _single(words(whole))
-    numbers = _box_muller(number[..., 0::2], number[..., 1::2])
+        number = single(words(whole))
+    numbers = box_muller(number[..., 0::2], number[..., 1::2])
     return _interleaved([*numbers], plan).to(dtype)
 
 
@@ -113,20 +111,6 @@ def _interleaved(parts: list[Tensor], plan: Plan) -> Tensor:
 def _top(word: Tensor) -> Tensor:
     """The top 53 bits of a 64-bit word as float64."""
     return (word >> 11 & (1 << 53) - 1).to(torch.float64)
-
-
-def _single(word: Tensor) -> Tensor:
-    return word.to(torch.float32) * 2.0**-32 + 2.0**-33
-
-
-def _double(high: Tensor, low: Tensor) -> Tensor:
-    return high.to(torch.float64) * 2.0**-32 + (low.to(torch.float64) * 2.0**-64 + 2.0**-65)
-
-
-def _box_muller(radial: Tensor, angular: Tensor) -> tuple[Tensor, Tensor]:
-    radius = (radial.log() * -2.0).sqrt()
-    angle = angular * (2.0 * math.pi)
-    return radius * angle.cos(), radius * angle.sin()
 
 
 def _host_words(pairs: Wide, count: int) -> Words:

@@ -1,0 +1,60 @@
+"""From a graph to something that runs: compiled if it can be, as it is if not."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache
+from hashlib import sha256
+
+from torch import Tensor, fx
+
+from ._boundary import has_compiler, has_triton, inductor
+
+LOGGER = logging.getLogger("purepyro.jit")
+
+Run = Callable[..., Sequence[Tensor]]
+
+
+def compiled(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Run:
+    """A graph, ready to be called with tensors like ``inputs``.
+
+    Without a compiler, or if it fails on this graph, the graph itself runs, operation by operation;
+    the first time there is a warning.
+    """
+    parts = [module, *(part for part in module.children() if isinstance(part, fx.GraphModule))]
+    for part in parts:
+        for node in part.graph.nodes:
+            node.meta = {}  # Inductor would take the tensors in it for its own
+        part.recompile()
+    missing = _missing(inputs)
+    if missing:
+        _warn(f"There is no {missing}, so")
+        return module
+    mark = sha256("\n".join(part.code for part in parts).encode()).hexdigest()
+    try:
+        return inductor(module, inputs, mark)
+    except Exception as error:  # whatever the compiler trips over, the graph is right
+        reason = str(error).strip().splitlines()
+        LOGGER.warning("Inductor failed on a graph: %s", error)
+        _warn(f"The compiler failed ({type(error).__name__}: {reason[0] if reason else ''}), so")
+        return module
+
+
+def _missing(inputs: Sequence[Tensor]) -> str | None:
+    """What the compiler lacks for these devices."""
+    if any(tensor.device.type == "cuda" for tensor in inputs):
+        return None if has_triton() else "Triton"
+    return None if has_compiler() else "C++ compiler"
+
+
+@cache
+def _warn(reason: str) -> None:
+    warnings.warn(
+        f"{reason} purepyro.jit and compiled runs take the traced graph operation by operation: "
+        "the results are the same, at the speed of eager torch. Install g++ or clang (for CUDA: "
+        "triton), or silence this by SVI(..., compiled=False).",
+        RuntimeWarning,
+        stacklevel=2,
+    )

@@ -1,0 +1,189 @@
+"""What the compiler needs of torch's private machinery, with a typed face.
+
+``make_fx``, ``standalone_compile``, ``while_loop`` and the C++ guards are private or change from
+release to release: when one moves, this is the file to mend.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx
+from torch._C._dynamo import guards as _guards
+from torch._ops import OpOverload
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ..random._bits._nodes import OPERATOR, expanded
+
+aten: Any = torch.ops.aten
+
+_TENSOR_GUARDS: Any = cast("Any", _guards).TensorGuards
+_make_fx: Any = make_fx
+
+# Inductor keeps process-wide state while it compiles.
+LOCK = threading.RLock()
+
+
+def graph_of(fn: Callable[..., object], inputs: Sequence[Tensor]) -> fx.GraphModule:
+    """The operations that ``fn`` does on tensors like ``inputs``; it computes no numbers."""
+    made: fx.GraphModule = _make_fx(fn, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+    return made
+
+
+def functional(fn: Callable[..., object]) -> Callable[..., object]:
+    """``fn``, with writes in place replaced by copies; those to inputs stay, at its end."""
+    made: Callable[..., object] = torch.func.functionalize(fn)
+    return made
+
+
+@cache
+def _inductor() -> Any:
+    """Inductor, which takes over a second to import: only those who compile wait for it."""
+    table: Any = import_module("torch._inductor.decomposition").decompositions
+    # Inductor spells a block of Philox out, and fuses it with what uses it.
+    table[OPERATOR] = expanded
+    return import_module("torch._inductor")
+
+
+def while_loop() -> Any:
+    """The operator of loops: ``(condition, body, carried, others)``, graph modules and tuples."""
+    return import_module("torch._higher_order_ops.while_loop").while_loop_op
+
+
+class Guard:
+    """Whether tensors have the shapes, strides, dtypes, devices and kinds of those seen before."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        sizes = [list(tensor.size()) for tensor in tensors]
+        strides = [list(tensor.stride()) for tensor in tensors]
+        self._check: Callable[..., bool] = _TENSOR_GUARDS(
+            *tensors, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides
+        ).check
+        self._count = len(tensors)
+
+    def holds(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether these are such tensors."""
+        return len(tensors) == self._count and self._check(*tensors)
+
+
+def inductor(
+    module: fx.GraphModule, inputs: Sequence[Tensor], mark: str
+) -> Callable[..., Sequence[Tensor]]:
+    """``module`` compiled; the artefact is kept on disk, in torch's own cache.
+
+    Args:
+        module: A graph from tensors to a list of tensors.
+        inputs: Tensors like those that it will be called with.
+        mark: Says all there is to say of the graph, its loops' bodies included.
+    """
+    settings: dict[str, Any] = {
+        # Without it a loop calls Python at each turn, and each kernel costs a microsecond more.
+        "cpp_wrapper": True,
+        # torch does not vouch for graphs with loops; the mark is part of the cache's key.
+        "unsafe_marked_cacheable_functions": {
+            "while_loop": mark,
+            "torch.ops.higher_order.while_loop": mark,
+        },
+        # Every index is one of ours, and in range.
+        "assert_indirect_indexing": False,
+        # Half of the first compilation on a machine: a header that few graphs share, and a trial
+        # of instructions that the processor says it has.
+        "cpp_cache_precompile_headers": False,
+        "cpp.vec_isa_ok": True,
+    }
+    package = _inductor()
+    known = {name: value for name, value in settings.items() if _has_setting(name)}
+    with LOCK, torch.no_grad(), package.config.patch(known):
+        compile_ = package.standalone_compile
+        compiled = compile_(module, list(inputs), dynamic_shapes="from_example_inputs")
+    call: Callable[..., Sequence[Tensor]] = compiled
+    return call
+
+
+def _has_setting(name: str) -> bool:
+    owner: Any = _inductor().config
+    for part in name.split("."):
+        if not hasattr(owner, part):
+            return False
+        owner = getattr(owner, part)
+    return True
+
+
+@cache
+def has_compiler() -> bool:
+    """Whether Inductor finds a C++ compiler."""
+    names: Any = _inductor().config.cpp.cxx
+    candidates = names if isinstance(names, (tuple, list)) else (names,)
+    found = [shutil.which(str(name)) for name in candidates if name]
+    # Inductor's first candidate is None where it may fetch a compiler by itself.
+    return any(found) or (sys.platform == "win32" and shutil.which("cl") is not None)
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Inductor finds Triton, its compiler for GPUs."""
+    return bool(import_module("torch.utils._triton").has_triton())
+
+
+def writes(node: fx.Node) -> bool:
+    """Whether a node changes one of its arguments in place."""
+    return isinstance(node.target, OpOverload) and any(
+        argument.alias_info is not None and argument.alias_info.is_write
+        for argument in node.target._schema.arguments
+    )
+
+
+def is_view(node: fx.Node) -> bool:
+    """Whether a node's result shares memory with an argument, unchanged."""
+    return isinstance(node.target, OpOverload) and any(
+        found.alias_info is not None and not found.alias_info.is_write
+        for found in node.target._schema.returns
+    )
+
+
+def out_of_place(node: fx.Node) -> OpOverload[Any, Any] | None:
+    """The operation that returns what ``node`` writes into its first argument."""
+    target = node.target
+    if not isinstance(target, OpOverload):
+        return None
+    schema = target._schema
+    name = schema.name.split("::")[1]
+    written = [argument.name for argument in schema.arguments if _is_written(argument)]
+    if not name.endswith("_") or written != [schema.arguments[0].name]:
+        return None
+    packet: Any = getattr(aten, name.removesuffix("_"), None)
+    found: OpOverload[Any, Any] | None = getattr(packet, schema.overload_name or "default", None)
+    return found
+
+
+def _is_written(argument: Any) -> bool:
+    return argument.alias_info is not None and bool(argument.alias_info.is_write)
+
+
+def is_pointwise(node: fx.Node) -> bool:
+    """Whether each number of a node's result follows from those at the same place alone."""
+    target = node.target
+    if not isinstance(target, OpOverload):
+        return False
+    return torch.Tag.pointwise in target.tags or target in _POINTWISE
+
+
+# Pointwise too, though torch does not say so.
+_POINTWISE = frozenset({aten.softplus_backward.default})
+
+
+def value_of(node: fx.Node) -> Any:
+    """The (fake) tensor that a node had while it was traced."""
+    return node.meta.get("val")
+
+
+def held_by(module: fx.GraphModule) -> Mapping[str, object]:
+    """What a graph module holds by name."""
+    return {**module._parameters, **module._buffers, **vars(module), **module._modules}

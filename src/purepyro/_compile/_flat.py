@@ -1,0 +1,166 @@
+"""The same operations on several tensors, done on one vector.
+
+An optimiser does to each parameter what it does to the next, and each small tensor costs a kernel
+and an allocation. The concatenation of ``f(a), f(b)`` is ``f`` of the concatenation of ``a, b``
+where ``f`` works number by number. Applied again and again, from the new parameters back to the
+gradients, this leaves one vector where there were many tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import fx
+
+from ._boundary import aten, is_pointwise, value_of
+from ._graphs import Builder
+
+# Views that keep the order of the numbers.
+_RESHAPES = frozenset(
+    {
+        aten.view.default,
+        aten.reshape.default,
+        aten._unsafe_view.default,
+        aten.unsqueeze.default,
+        aten.squeeze.dim,
+        aten.squeeze.default,
+    }
+)
+# How far back to look; what is further back is concatenated as it is.
+_DEPTH = 100
+
+
+class Joiner:
+    """Writes concatenations into a graph, by way of what the parts are made of."""
+
+    def __init__(self, builder: Builder) -> None:
+        self._builder = builder
+        self._done: dict[tuple[fx.Node, ...], fx.Node] = {}
+        self._pieces: dict[fx.Node, tuple[fx.Node, int, int]] = {}
+
+    def piece(self, vector: fx.Node, start: int, shape: Sequence[int]) -> fx.Node:
+        """The tensor of this shape that lies in a vector from ``start`` on."""
+        stop = start + torch.Size(shape).numel()
+        part = self._call(aten.slice.Tensor, (vector, 0, start, stop), vector, [stop - start])
+        found = self._call(aten.reshape.default, (part, list(shape)), vector, shape)
+        self._pieces[part] = (vector, start, stop)
+        return found
+
+    def joined(self, nodes: Sequence[fx.Node], depth: int = _DEPTH) -> fx.Node:
+        """The numbers of ``nodes``, tensors of one dtype, one after another."""
+        key = tuple(map(_bare, nodes))
+        if key not in self._done:
+            self._done[key] = self._join(key, depth)
+        return self._done[key]
+
+    def _join(self, nodes: tuple[fx.Node, ...], depth: int) -> fx.Node:
+        found = self._whole_piece(nodes)
+        if found is None and len(nodes) == 1:
+            found = self._flat(nodes[0])
+        if found is None and depth and _alike(nodes):
+            found = self._done_once(nodes, depth - 1)
+        if found is None:
+            found = self._concatenated(nodes, depth)
+        return found
+
+    def _whole_piece(self, nodes: Sequence[fx.Node]) -> fx.Node | None:
+        """The part of a vector that ``nodes`` are, if they lie in it side by side."""
+        pieces = [self._pieces.get(node) for node in nodes]
+        first, last = pieces[0], pieces[-1]
+        if first is None or last is None:
+            return None
+        end = first[1]
+        for each in pieces:
+            if each is None or each[0] is not first[0] or each[1] != end:
+                return None
+            end = each[2]
+        vector, start = first[0], first[1]
+        if (start, end) == (0, value_of(vector).numel()):
+            return vector
+        part = self._call(aten.slice.Tensor, (vector, 0, start, end), vector, [end - start])
+        self._pieces[part] = (vector, start, end)
+        return part
+
+    def _done_once(self, nodes: Sequence[fx.Node], depth: int) -> fx.Node | None:
+        """The operation that ``nodes`` have in common, on the concatenations of its arguments."""
+        args: list[Any] = []
+        for column in zip(*(node.args for node in nodes), strict=True):
+            if not isinstance(column[0], fx.Node) or (
+                value_of(column[0]).dim() == 0 and all(each is column[0] for each in column)
+            ):
+                args.append(column[0])
+            else:
+                pairs = zip(column, nodes, strict=True)
+                args.append(self.joined([self._as_wide(a, like) for a, like in pairs], depth))
+        size = sum(value_of(node).numel() for node in nodes)
+        target: Any = nodes[0].target
+        return self._call(target, tuple(args), nodes[0], [size], nodes[0].kwargs)
+
+    def _concatenated(self, nodes: Sequence[fx.Node], depth: int) -> fx.Node:
+        """Runs of one operation are joined, all else is put side by side."""
+        runs = [list(run) for _, run in groupby(nodes, key=_signature)]
+        if len(runs) in (1, len(nodes)):
+            parts = [self._flat(node) for node in nodes]
+        else:
+            parts = [self.joined(run, depth) for run in runs]
+        size = sum(value_of(part).numel() for part in parts)
+        return self._call(aten.cat.default, (parts,), nodes[0], [size])
+
+    def _flat(self, node: fx.Node) -> fx.Node:
+        value = value_of(node)
+        if value.dim() == 1:
+            return node
+        return self._call(aten.reshape.default, (node, [value.numel()]), node, [value.numel()])
+
+    def _as_wide(self, node: fx.Node, like: fx.Node) -> fx.Node:
+        """An argument in the shape of the result."""
+        shape = list(value_of(like).shape)
+        if list(value_of(node).shape) == shape:
+            return node
+        return self._call(aten.expand.default, (node, shape), node, shape)
+
+    def _call(
+        self,
+        target: Callable[..., object],
+        args: Sequence[object],
+        like: fx.Node,
+        shape: Sequence[int],
+        kwargs: Mapping[str, object] = MappingProxyType({}),
+    ) -> fx.Node:
+        node = self._builder.call(target, *args, **kwargs)
+        node.meta["val"] = value_of(like).new_empty(list(shape))
+        return node
+
+
+def _bare(node: fx.Node) -> fx.Node:
+    """The node behind reshapes."""
+    while node.target in _RESHAPES and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node
+
+
+def _alike(nodes: Sequence[fx.Node]) -> bool:
+    """Whether ``nodes`` do the same number by number, to tensors of the same dtypes."""
+    first = nodes[0]
+    return is_pointwise(first) and all(_signature(node) == _signature(first) for node in nodes)
+
+
+def _signature(node: fx.Node) -> object:
+    """All that nodes must share to be done as one."""
+    if not is_pointwise(node):
+        return node
+    kind = value_of(node).dtype
+    args = []
+    for each in node.args:
+        if not isinstance(each, fx.Node):
+            args.append(repr(each))
+            continue
+        value = value_of(each)
+        # A 0-d tensor does not decide the dtype of a result, a vector made of them would.
+        safe = value.dtype in (kind, torch.bool)
+        args.append(str(value.dtype) if safe else f"{value.dtype} {id(each)}")
+    return node.target, kind, value_of(node).device, tuple(args), repr(node.kwargs)

@@ -1,0 +1,124 @@
+"""Small operations on graphs: lift, extract, build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, fx, nn
+
+from ._boundary import aten, held_by, is_view
+
+
+def inputs_of(graph: fx.Graph) -> list[fx.Node]:
+    """The nodes of a graph's inputs, in order."""
+    return [node for node in graph.nodes if node.op == "placeholder"]
+
+
+def outputs_of(graph: fx.Graph) -> list[Any]:
+    """What a graph returns, in order."""
+    return list(next(node for node in reversed(graph.nodes) if node.op == "output").args[0])
+
+
+def lifted(module: fx.GraphModule) -> list[Tensor]:
+    """Make inputs of the tensors that a graph holds, behind its own; returns them."""
+    held, graph = held_by(module), module.graph
+    inputs = inputs_of(graph)
+    seen: dict[int, fx.Node] = {}
+    found: list[Tensor] = []
+    for node in list(graph.nodes):
+        value = held.get(node.target) if node.op == "get_attr" else None
+        if not isinstance(value, Tensor):
+            continue
+        if id(value) not in seen:
+            place = inputs[-1].next if inputs else next(iter(graph.nodes))
+            with graph.inserting_before(place):
+                new = graph.placeholder(f"captured_{len(found)}")
+            new.meta["val"] = value.detach()
+            inputs.append(new)
+            seen[id(value)] = new
+            found.append(value)
+        node.replace_all_uses_with(seen[id(value)])
+        graph.erase_node(node)
+    return found
+
+
+def own_outputs(graph: fx.Graph) -> None:
+    """Copy the outputs that are inputs, share their memory, or come twice."""
+    last = next(node for node in reversed(graph.nodes) if node.op == "output")
+    found: list[Any] = []
+    for node in last.args[0]:
+        if node in found or _memory(node).op == "placeholder":
+            with graph.inserting_before(last):
+                copy = graph.call_function(aten.clone.default, (node,))
+            copy.meta = dict(node.meta)
+            node = copy
+        found.append(node)
+    last.args = (found,)
+
+
+def _memory(node: fx.Node) -> fx.Node:
+    """The node that made the memory of ``node``."""
+    while is_view(node) and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node
+
+
+def needed_by(outputs: Iterable[fx.Node], known: Iterable[fx.Node]) -> set[fx.Node]:
+    """The nodes that ``outputs`` are computed from, themselves included, beyond the known ones."""
+    needed: set[fx.Node] = set()
+    done, stack = set(known), list(outputs)
+    while stack:
+        node = stack.pop()
+        if node not in done:
+            done.add(node)
+            needed.add(node)
+            stack += node.all_input_nodes
+    return needed
+
+
+class Builder:
+    """A graph in the making."""
+
+    def __init__(self) -> None:
+        self.graph = fx.Graph()
+        self._modules = nn.Module()
+
+    def inputs(self, prefix: str, count: int) -> list[fx.Node]:
+        """New inputs."""
+        return [self.graph.placeholder(f"{prefix}_{i}") for i in range(count)]
+
+    def call(self, operator: Callable[..., object], *args: Any, **kwargs: Any) -> fx.Node:
+        """A new operation."""
+        return self.graph.call_function(operator, args, kwargs)
+
+    def hold(self, name: str, module: fx.GraphModule) -> fx.Node:
+        """A graph to be passed to an operator."""
+        self._modules.add_module(name, module)
+        return self.graph.create_node("get_attr", name)
+
+    def copy_node(self, node: fx.Node, env: Mapping[fx.Node, Any]) -> fx.Node:
+        """A node of another graph, on the nodes that stand for its arguments."""
+        return self.graph.node_copy(node, lambda argument: env[argument])
+
+    def copy(
+        self, source: fx.Graph, outputs: Sequence[fx.Node], known: Mapping[fx.Node, fx.Node]
+    ) -> list[fx.Node]:
+        """``outputs`` of another graph, computed here, where ``known`` nodes stand for its own."""
+        env = dict(known)
+        needed = needed_by(outputs, env)
+        for node in source.nodes:
+            if node in needed:
+                env[node] = self.copy_node(node, env)
+        return [env[output] for output in outputs]
+
+    def inline(self, module: fx.GraphModule, args: Sequence[fx.Node]) -> list[fx.Node]:
+        """The outputs of another graph on these inputs."""
+        known = dict(zip(inputs_of(module.graph), args, strict=True))
+        return self.copy(module.graph, outputs_of(module.graph), known)
+
+    def module(self, outputs: Sequence[fx.Node] | fx.Node) -> fx.GraphModule:
+        """The finished graph, of several outputs or of a single one."""
+        self.graph.output(outputs if isinstance(outputs, fx.Node) else tuple(outputs))
+        self.graph.lint()
+        return fx.GraphModule(self._modules, self.graph)

@@ -1,0 +1,74 @@
+"""Many small tensors in few vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+import torch
+from torch import Tensor, fx
+
+from ._boundary import aten
+from ._graphs import Builder
+
+# Larger tensors travel alone. Each tensor that a loop carries costs two handles a step.
+_SMALL = 2048
+
+
+@attrs.frozen
+class Pack:
+    """How tensors of one dtype and device lie in one vector, and larger ones by themselves.
+
+    Attributes:
+        shapes: Of the tensors.
+        groups: For each vector the tensors in it, in order; a single one keeps its shape.
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    groups: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, values: Sequence[Tensor]) -> Pack:
+        """The packing of tensors like these."""
+        groups: dict[object, list[int]] = {}
+        for i, value in enumerate(values):
+            small = value.numel() <= _SMALL
+            groups.setdefault((value.dtype, value.device) if small else i, []).append(i)
+        return cls(
+            tuple(tuple(value.shape) for value in values),
+            tuple(tuple(members) for members in groups.values()),
+        )
+
+    def pack(self, builder: Builder, nodes: Sequence[fx.Node], rows: int | None) -> list[fx.Node]:
+        """The vectors; or matrices, where each tensor comes in so many ``rows``."""
+        lead = [] if rows is None else [rows]
+        packed = []
+        for members in self.groups:
+            if len(members) == 1:
+                packed.append(nodes[members[0]])
+                continue
+            flat = [
+                builder.call(aten.reshape.default, nodes[i], [*lead, self.count(i)])
+                for i in members
+            ]
+            packed.append(builder.call(aten.cat.default, flat, len(lead)))
+        return packed
+
+    def unpack(self, builder: Builder, packed: Sequence[fx.Node]) -> list[fx.Node]:
+        """The tensors again."""
+        found: dict[int, fx.Node] = {}
+        for vector, members in zip(packed, self.groups, strict=True):
+            if len(members) == 1:
+                found[members[0]] = vector
+                continue
+            start = 0
+            for i in members:
+                stop = start + self.count(i)
+                piece = builder.call(aten.slice.Tensor, vector, 0, start, stop)
+                found[i] = builder.call(aten.reshape.default, piece, list(self.shapes[i]))
+                start = stop
+        return [found[i] for i in range(len(self.shapes))]
+
+    def count(self, i: int) -> int:
+        """How many numbers a tensor has."""
+        return torch.Size(self.shapes[i]).numel()

@@ -1,0 +1,260 @@
+"""One traced graph for each kind of arguments.
+
+The kind is what a graph depends on: the structure of the arguments and all of them that are not
+tensors; of the tensors shape, stride, dtype and device; of what the function captured the same, and
+the plain values in its closures. Inductor itself checks neither dtypes nor devices.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import attrs
+import optree
+import torch
+from torch import Tensor
+
+from .._errors import GradientError, SpecializationError, TraceError, describe
+from .._trees import named_leaves
+from ._boundary import LOCK, Guard
+from ._captures import Captures, captures
+from ._trace import Traced, trace
+
+T = TypeVar("T")
+
+LOGGER = logging.getLogger("purepyro.jit")
+
+
+class Call(NamedTuple):
+    """The arguments of a call, taken apart.
+
+    Attributes:
+        tensors: The tensors among the leaves.
+        fixed: All that is not a tensor: structure, other leaves, torch's global settings.
+        args: The arguments as they came.
+    """
+
+    tensors: list[Tensor]
+    fixed: tuple[object, ...]
+    args: tuple[tuple[Any, ...], dict[str, Any]]
+
+
+class CacheInfo(NamedTuple):
+    """How often a function was called, and traced.
+
+    Attributes:
+        hits: Calls for which there was a graph.
+        misses: Calls that traced one.
+        maxsize: How many graphs there may be.
+        currsize: How many there are.
+    """
+
+    hits: int
+    misses: int
+    maxsize: int
+    currsize: int
+
+
+@attrs.frozen
+class Specialization(Generic[T]):
+    """What was built for one kind of arguments."""
+
+    fixed: tuple[object, ...]
+    guard: Guard
+    captures: Captures
+    seen: list[str]
+    detached: bool
+    built: T
+
+    def inputs(self, call: Call) -> list[Tensor] | None:
+        """The tensors to run on, if this is the kind of the call."""
+        if call.fixed != self.fixed or self.captures.changed():
+            return None
+        captured = self.captures.current()
+        if captured is None:
+            return None
+        inputs = [*call.tensors, *captured]
+        return inputs if self.guard.holds(inputs) else None
+
+
+class Specializations(Generic[T]):
+    """The graphs of one function.
+
+    Args:
+        fn: The function.
+        build: Makes of a trace, and of example inputs, what runs in its place.
+        limit: How many there may be.
+        name: What to call the function in messages.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., object],
+        build: Callable[[Traced, Sequence[Tensor], Any], T],
+        limit: int,
+        name: str,
+    ) -> None:
+        self.fn = fn
+        self.name = name
+        self._build = build
+        self._limit = limit
+        self._known: list[Specialization[T]] = []
+        self._hits = 0
+        self._misses = 0
+
+    def info(self) -> CacheInfo:
+        """The counts."""
+        return CacheInfo(self._hits, self._misses, self._limit, len(self._known))
+
+    def clear(self) -> None:
+        """Forget all graphs."""
+        self._known = []
+
+    def find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[T, list[Tensor]]:
+        """What was built for these arguments, traced now if need be, and the tensors to run on."""
+        call = _take_apart(args, kwargs)
+        for known in self._known:
+            inputs = known.inputs(call)
+            if inputs is not None:
+                if known.detached:
+                    self._refuse_gradients(call, inputs)
+                self._hits += 1
+                return known.built, inputs
+        with LOCK:
+            return self._add(call)
+
+    def _add(self, call: Call) -> tuple[T, list[Tensor]]:
+        self._refuse_gradients(call, call.tensors)
+        _refuse_unhashable(call, self.name)
+        reason = self._reason(call)
+        if len(self._known) >= self._limit:
+            raise SpecializationError(
+                f"jit({self.name}) has traced {self._limit} graphs, as many as it may, and needs "
+                f"another one: {reason}. Each trace costs seconds. Pass numbers that change as "
+                "tensors, keep shapes the same (drop or pad a last, smaller batch), or allow more "
+                "by jit(fn, max_specializations=...)."
+            )
+        LOGGER.info("jit(%s) traces graph %d: %s", self.name, len(self._known) + 1, reason)
+        traced = trace(_of_tensors(self.fn, call), call.tensors, lambda: _names(call))
+        found = captures([self.fn, *call.args[0], *call.args[1].values()], traced.captured)
+        inputs = [*call.tensors, *traced.captured]
+        self._refuse_gradients(call, inputs)
+        built = self._build(traced, inputs, call)
+        detached = any(tensor.requires_grad for tensor in inputs)
+        new = Specialization(call.fixed, Guard(inputs), found, _seen(call), detached, built)
+        self._known = [new, *self._known]
+        self._misses += 1
+        return built, inputs
+
+    def _refuse_gradients(self, call: Call, inputs: Sequence[Tensor]) -> None:
+        if not torch.is_grad_enabled():
+            return
+        for place, tensor in enumerate(inputs):
+            if tensor.requires_grad:
+                named = place < len(call.tensors)
+                name = _names(call)[place] if named else "a tensor outside its arguments"
+                raise GradientError(
+                    f"jit({self.name}): {name} ({describe(tensor)}) requires a gradient, and the "
+                    "result of a compiled graph has none: it would silently be zero. Put the "
+                    "gradient inside, jit(torch.func.grad(fn)), or pass tensor.detach(), or call "
+                    "within torch.no_grad()."
+                )
+
+    def _reason(self, call: Call) -> str:
+        """Why none of the known graphs fits."""
+        if not self._known:
+            return "the first call"
+        last = self._known[0]
+        changed = last.captures.changed()
+        if changed:
+            return f"the captured {changed}"
+        now = _seen(call)
+        for before, after in zip(last.seen, now, strict=False):
+            if before != after:
+                return f"{after}, before {before.partition(' is ')[2]}"
+        if len(last.seen) != len(now) or last.fixed[0] != call.fixed[0]:
+            return "the arguments have another structure"
+        if last.fixed != call.fixed:
+            return "torch's default dtype or autocast changed"
+        return "a captured tensor has another shape, stride, dtype or device"
+
+
+def _take_apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    trees: Any = optree
+    leaves, structure = trees.tree_flatten((args, kwargs))
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    settings = torch.get_default_dtype(), torch.is_autocast_enabled("cpu")
+    if len(tensors) == len(leaves):
+        return Call(tensors, (structure, settings), (args, kwargs))
+    others = tuple(None if isinstance(leaf, Tensor) else _static(leaf) for leaf in leaves)
+    return Call(tensors, (structure, settings, others), (args, kwargs))
+
+
+class _Static(NamedTuple):
+    """A leaf that is no tensor: ``1``, ``1.0`` and ``True`` are three kinds, NaN is one."""
+
+    kind: type
+    value: object
+    text: str
+
+
+def _static(leaf: object) -> _Static:
+    if isinstance(leaf, float):
+        return _Static(float, None, leaf.hex())
+    return _Static(type(leaf), leaf, "")
+
+
+def _refuse_unhashable(call: Call, name: str) -> None:
+    for path, leaf in named_leaves(call.args).items():
+        if isinstance(leaf, Tensor):
+            continue
+        try:
+            hash(leaf)
+        except TypeError:
+            raise TraceError(
+                f"jit({name}): {_spoken(path)} is {describe(leaf)} of type "
+                f"{type(leaf).__name__}, which may change without being noticed. What is not a "
+                "tensor is part of the graph's kind and must be hashable. Pass a tensor "
+                "(torch.as_tensor(...)), a tuple, or a frozen object."
+            ) from None
+
+
+def _of_tensors(fn: Callable[..., object], call: Call) -> Callable[..., object]:
+    """``fn`` as a function of the tensors alone."""
+    trees: Any = optree
+    leaves, structure = trees.tree_flatten(call.args)
+
+    def of_tensors(*tensors: Tensor) -> object:
+        rest = iter(tensors)
+        filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        args, kwargs = structure.unflatten(filled)
+        return fn(*args, **kwargs)
+
+    return of_tensors
+
+
+def _names(call: Call) -> list[str]:
+    """What to call the tensors of a call."""
+    leaves = named_leaves(call.args).items()
+    return [_spoken(path) for path, leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _seen(call: Call) -> list[str]:
+    """The leaves of a call in words, for comparison."""
+    found = []
+    for path, leaf in named_leaves(call.args).items():
+        text = describe(leaf)
+        if isinstance(leaf, Tensor):
+            text += f" with strides {list(leaf.stride())} on {leaf.device}"
+        found.append(f"{_spoken(path)} is {text}")
+    return found
+
+
+def _spoken(path: str) -> str:
+    """``0/2/weight`` (the third positional argument) in words."""
+    kind, _, rest = path.partition("/")
+    first, _, below = rest.partition("/")
+    name = f"argument {first}" if kind == "0" else f"argument {first!r}"
+    return f"{name} at {below}" if below else name

@@ -1,0 +1,188 @@
+"""What of a step needs the step before it, and what does not.
+
+In a loop ``state, loss = step(state, *args)`` some of the state never changes (the key), some only
+counts (the number of the step, Adam's), the rest is learnt. What follows from the first is computed
+once. What follows from the counters too, above all the noise of every step, is known ahead: a block
+of steps gets it in one vectorised computation. Only the rest has to wait its turn, in the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import attrs
+from torch import fx
+
+from ._boundary import aten, is_view, value_of
+from ._flat import Joiner
+from ._graphs import Builder, inputs_of, needed_by, outputs_of
+from ._pack import Pack
+
+
+class Role(IntEnum):
+    """What a tensor of a step waits for."""
+
+    FIXED = 0
+    COUNTED = 1
+    LEARNT = 2
+
+
+class Roles(NamedTuple):
+    """The places in a step's state, by what becomes of them."""
+
+    counters: tuple[int, ...]
+    learnt: tuple[int, ...]
+
+    @classmethod
+    def of(cls, graph: fx.Graph, size: int, *, ahead: bool) -> Roles:
+        """Of a step whose first ``size`` inputs and outputs are the state."""
+        inputs, outputs = inputs_of(graph), outputs_of(graph)
+        changed = [i for i in range(size) if outputs[i] is not inputs[i]]
+        counters = tuple(i for i in changed if ahead and _counts(inputs[i], outputs[i]))
+        return cls(counters, tuple(i for i in changed if i not in counters))
+
+
+@attrs.frozen
+class Step:
+    """A step on packed tensors.
+
+    Attributes:
+        graph: From counters, learnt vectors and fixed tensors to new vectors and records.
+        roles: Of the original state.
+        fixed: The places of the fixed tensors among the original inputs.
+        pack: How the learnt tensors lie in the vectors.
+    """
+
+    graph: fx.Graph
+    roles: Roles
+    fixed: tuple[int, ...]
+    pack: Pack
+
+    @property
+    def counters(self) -> list[fx.Node]:
+        """The inputs that count."""
+        return inputs_of(self.graph)[: len(self.roles.counters)]
+
+    @property
+    def learnt(self) -> list[fx.Node]:
+        """The inputs that are learnt."""
+        start = len(self.roles.counters)
+        return inputs_of(self.graph)[start : start + len(self.pack.groups)]
+
+    @property
+    def given(self) -> list[fx.Node]:
+        """The inputs that are fixed."""
+        return inputs_of(self.graph)[len(self.roles.counters) + len(self.pack.groups) :]
+
+    @property
+    def results(self) -> list[fx.Node]:
+        """The new vectors, then what is recorded."""
+        return outputs_of(self.graph)
+
+    @property
+    def recorded(self) -> list[fx.Node]:
+        """What is recorded of each step."""
+        return self.results[len(self.pack.groups) :]
+
+
+def packed(graph: fx.Graph, size: int, *, ahead: bool = True) -> Step:
+    """A step, with its learnt state in few vectors, and the same done to all of one at once.
+
+    Args:
+        graph: The step, whose first ``size`` inputs and outputs are the state.
+        size: How many tensors the state is.
+        ahead: Whether what follows from counters may be computed ahead.
+    """
+    roles = Roles.of(graph, size, ahead=ahead)
+    inputs, outputs = inputs_of(graph), outputs_of(graph)
+    moving = {*roles.counters, *roles.learnt}
+    fixed = tuple(i for i in range(len(inputs)) if i not in moving)
+    pack = Pack.of([value_of(inputs[i]) for i in roles.learnt])
+    builder = Builder()
+    joiner = Joiner(builder)
+    env = {inputs[i]: builder.copy_node(inputs[i], {}) for i in roles.counters}
+    vectors = builder.inputs("learnt", len(pack.groups))
+    env.update({inputs[i]: builder.copy_node(inputs[i], {}) for i in fixed})
+    learnt = [inputs[i] for i in roles.learnt]
+    for vector, members in zip(vectors, pack.groups, strict=True):
+        value = value_of(learnt[members[0]])
+        if len(members) == 1:
+            vector.meta["val"] = value
+            env[learnt[members[0]]] = vector
+            continue
+        vector.meta["val"] = value.new_empty([sum(map(pack.count, members))])
+        start = 0
+        for i in members:
+            env[learnt[i]] = joiner.piece(vector, start, pack.shapes[i])
+            start += pack.count(i)
+    wanted = [outputs[i] for i in roles.learnt]
+    found = builder.copy(graph, [*wanted, *outputs[size:]], env)
+    new = [
+        found[members[0]] if len(members) == 1 else joiner.joined([found[i] for i in members])
+        for members in pack.groups
+    ]
+    module = builder.module([*new, *found[len(wanted) :]])
+    module.graph.eliminate_dead_code()
+    return Step(module.graph, roles, fixed, pack)
+
+
+class Frontier(NamedTuple):
+    """What the loop of a step takes from outside: results known once, and results known ahead."""
+
+    once: list[fx.Node]
+    ahead: list[fx.Node]
+
+
+def frontier(step: Step) -> Frontier:
+    """Where a step's graph is cut: what the loop uses of what is known before it."""
+    kinds = dict.fromkeys(step.given, Role.FIXED)
+    kinds.update(dict.fromkeys(step.counters, Role.COUNTED))
+    kinds.update(dict.fromkeys(step.learnt, Role.LEARNT))
+    for node in step.graph.nodes:
+        if node.op == "call_function":
+            kinds[node] = max((kinds[each] for each in node.all_input_nodes), default=Role.FIXED)
+    used = set(step.results)
+    for node in needed_by(step.results, inputs_of(step.graph)):
+        if kinds[node] == Role.LEARNT:
+            used.update(node.all_input_nodes)
+    cut = {_narrowest(node) for node in used if kinds[node] != Role.LEARNT}
+    nodes = [node for node in step.graph.nodes if node in cut]
+    return Frontier(
+        [node for node in nodes if kinds[node] == Role.FIXED],
+        [node for node in nodes if kinds[node] == Role.COUNTED],
+    )
+
+
+def _narrowest(node: fx.Node) -> fx.Node:
+    """The node that ``node`` shows at a larger size, or in another shape, for free."""
+    while is_view(node) and len(node.all_input_nodes) == 1:
+        below = node.all_input_nodes[0]
+        if value_of(node).numel() < value_of(below).numel():
+            break
+        node = below
+    return node
+
+
+def _counts(before: fx.Node, after: fx.Node) -> bool:
+    """Whether ``after`` is ``before + 1``, also as optimisers write it that fear an overflow."""
+    if after.target is not aten.add.Tensor or after.args[0] is not before:
+        return False
+    if len(after.args) != 2 or after.kwargs:
+        return False
+    one: Any = after.args[1]
+    return _is_one_unless_full(one, before) if isinstance(one, fx.Node) else bool(one == 1)
+
+
+def _is_one_unless_full(one: fx.Node, counter: fx.Node) -> bool:
+    """``(counter != largest).to(int64)``: one, for all counts that a loop will ever reach."""
+    if one.target is not aten._to_copy.default:
+        return False
+    test: Any = one.args[0]
+    return bool(test.target is aten.ne.Scalar and test.args[0] is counter and test.args[1] >= 2**31)
+
+
+def places(nodes: Sequence[fx.Node], chosen: Sequence[int]) -> list[fx.Node]:
+    """The nodes at these places."""
+    return [nodes[place] for place in chosen]

@@ -1,0 +1,144 @@
+"""Tracing: the graph of a function of pytrees, and what it captured."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import attrs
+import optree
+from torch import Tensor, fx
+
+from .._errors import PurepyroError, TraceError, describe
+from ..random._bits._nodes import as_nodes
+from ._boundary import LOCK, functional, graph_of
+from ._functional import made_functional, refuse_written, written_inputs
+from ._graphs import inputs_of, lifted
+
+R = TypeVar("R")
+
+_PACKAGE = str(Path(__file__).parents[1])
+
+
+@attrs.frozen
+class Traced:
+    """A graph from tensors to tensors, and how to come back to the function's own result.
+
+    Attributes:
+        module: The graph, free of writes in place; its inputs are the tensors given, then the
+            captured ones.
+        captured: Tensors that the function found elsewhere than in its arguments.
+        result: From the graph's outputs to what the function returns.
+    """
+
+    module: fx.GraphModule
+    captured: list[Tensor]
+    result: Callable[[Sequence[Tensor]], Any]
+
+
+def trace(
+    fn: Callable[..., object], inputs: Sequence[Tensor], names: Callable[[], Sequence[str]]
+) -> Traced:
+    """The graph of ``fn`` on ``inputs``.
+
+    The function runs once, on tensors without numbers: a write into an argument is found and has
+    changed nothing, and two arguments which happen to be one tensor are two inputs.
+
+    Args:
+        fn: A function of tensors that returns a pytree.
+        inputs: Example inputs.
+        names: What to call the inputs in an error.
+    """
+    recorder = _Recorder(fn)
+    stand_ins = [tensor.detach() for tensor in inputs]
+    module = _traced(recorder, stand_ins)
+    _refuse_writes(module, inputs, names)
+    if not made_functional(module.graph):
+        module = _traced(functional(recorder), stand_ins)
+        _refuse_writes(module, inputs, names)
+    module.graph.eliminate_dead_code()
+    captured = lifted(module)
+    return Traced(module, captured, recorder.result)
+
+
+class _Recorder:
+    """A function of tensors that returns tensors, and knows what the result was made of."""
+
+    def __init__(self, fn: Callable[..., object]) -> None:
+        self._fn = fn
+        self._structure: Any = None
+        self._leaves: list[object] = []
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        trees: Any = optree
+        leaves, self._structure = trees.tree_flatten(self._fn(*inputs))
+        found = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+        self._leaves = [_PLACE if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        return found
+
+    def result(self, outputs: Sequence[Tensor]) -> object:
+        """What the function returns, with these tensors in it."""
+        if len(outputs) == len(self._leaves):
+            return self._structure.unflatten(outputs)
+        rest = iter(outputs)
+        return self._structure.unflatten(
+            [next(rest) if leaf is _PLACE else leaf for leaf in self._leaves]
+        )
+
+
+_PLACE = object()
+
+
+def _traced(fn: Callable[..., object], inputs: list[Tensor]) -> fx.GraphModule:
+    try:
+        with LOCK, as_nodes():
+            return graph_of(fn, inputs)
+    except PurepyroError:
+        raise
+    except RuntimeError as error:
+        if not _asked_for_a_number(error):
+            raise
+        raise TraceError(
+            "The function given to jit asks a tensor for its numbers, by `if`, `.item()`, "
+            f"`float(...)` or the like, at {_line_of(error)}. While a graph is traced it has none, "
+            "and the graph would hold for these numbers only. Write torch.where(condition, a, b) "
+            "in place of a branch, keep numbers as tensors, or pass what decides as a Python value."
+        ) from error
+
+
+_SIGNS = ("DataDependent", "data-dependent", "get value out of a tracing tensor", ".item()")
+
+
+def _asked_for_a_number(error: RuntimeError) -> bool:
+    """Whether a trace ended because a value was wanted."""
+    text = f"{type(error).__name__} {error}"
+    return any(sign in text for sign in _SIGNS)
+
+
+def _line_of(error: BaseException) -> str:
+    """The last line of the user's own code on the way to an error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if _is_own(frame.filename)] or list(frames)
+    frame = own[-1]
+    return f"{frame.filename}:{frame.lineno}: `{frame.line}`"
+
+
+def _is_own(path: str) -> bool:
+    library = ("site-packages", "dist-packages", _PACKAGE, "<")
+    return not any(part in path for part in library)
+
+
+def _refuse_writes(
+    module: fx.GraphModule, inputs: Sequence[Tensor], names: Callable[[], Sequence[str]]
+) -> None:
+    written = written_inputs(module.graph)
+    if not written:
+        return
+    places = {node: place for place, node in enumerate(inputs_of(module.graph))}
+    place = places.get(written[0])
+    if place is None:
+        held = cast("object", getattr(module, str(written[0].target), None))
+        raise refuse_written("a tensor that it finds outside its arguments", describe(held))
+    raise refuse_written(names()[place], describe(inputs[place]))
