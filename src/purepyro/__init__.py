@@ -4,14 +4,20 @@ from . import random
 from ._apply import Trace, apply, apply_with_state, init_state, log_density, trace
 from ._compile._jit import disable_jit, jit
 from ._convert import to
+from ._describe import Description, describe
 from ._errors import PurepyroError
 from ._fields import PyroParam, PyroSample, static
 from ._init import constrain, init, unconstrain
+from ._lift import Lifted, lift
 from ._module import Module
+from ._particles import expand_state, reduce_state
+from ._priors import fan_in_laplace, fan_in_normal
 from ._replace import replace
 from ._types import Params, Prior, State
 
 __all__ = [
+    "Description",
+    "Lifted",
     "Module",
     "Params",
     "Prior",
@@ -23,12 +29,18 @@ __all__ = [
     "apply",
     "apply_with_state",
     "constrain",
+    "describe",
     "disable_jit",
+    "expand_state",
+    "fan_in_laplace",
+    "fan_in_normal",
     "init",
     "init_state",
     "jit",
+    "lift",
     "log_density",
     "random",
+    "reduce_state",
     "replace",
     "static",
     "to",

@@ -8,15 +8,24 @@ see one another.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import attrs
 import pyro
 from torch import Tensor, nn
 
 from ._buffers import ACTIVE
-from ._node import Node, copy_of, fields_of, map_children, parameters_of
+from ._fields import Field
+from ._node import Node, copy_of, map_children, parameters_of, parts_of
 from ._scope import BINDING, OVERRIDES, Binding, Scope, join
 from ._skeleton import skeleton, swap
+
+
+class Held(Field[Any]):
+    """Declares that a parameter of a network keeps the value it has there: a setting."""
+
+    def __repr__(self) -> str:
+        return "Held()"
 
 
 def is_bound(node: Node) -> bool:
@@ -61,8 +70,8 @@ class _Binder:
             return self._copies[id(node)]
         copy = self._copies[id(node)] = copy_of(node)
         copy.__dict__[BINDING] = Binding(self._scope, path)
-        for name, value in fields_of(node):
-            copy.__dict__[name] = self._value(value, name, copy, path)
+        for name, part, value in parts_of(node):
+            copy.__dict__[name] = self._value(value, part, copy, path)
         return copy
 
     def _value(self, value: object, local_path: str, owner: Node, owner_path: str) -> object:
@@ -90,6 +99,8 @@ class _Binder:
     def _parameter(self, net: _Net, name: str, parameter: nn.Parameter) -> Tensor:
         path = join(net.path, name)
         declaration = net.owner.__dict__.get(OVERRIDES, {}).get(join(net.local_path, name))
+        if isinstance(declaration, Held):
+            return parameter.detach()
         if declaration is not None:
             return self._scope.read(path, net.owner, declaration)
         return pyro.param(path, parameter.detach().clone)

@@ -228,6 +228,13 @@ def is_batched(tensor: Tensor) -> bool:
     return False
 
 
+def innermost(tensor: Tensor) -> Tensor:
+    """The tensor behind all wrappers of transforms, with the lanes of vmap as dimensions."""
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    return tensor
+
+
 def message_infer(msg: Msg) -> dict[str, object]:
     """The ``infer`` settings of a message."""
     return dict(msg["infer"] or {})

@@ -89,7 +89,8 @@ class Buffers:
                 f"The run changed the buffers {', '.join(map(repr, changed))}, and apply has "
                 "nowhere to return them, so the change would be lost. Write "
                 "apply_with_state(model, params, key, state, ...), which returns them, or put the "
-                "torch.nn module into evaluation mode by .eval()."
+                "torch.nn module into evaluation mode by .eval(). Layers without such state, as "
+                "GroupNorm, need neither; particles need a state each, by expand_state."
             )
 
     def _start(self, path: str, own: Tensor) -> Tensor:

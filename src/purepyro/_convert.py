@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 from pyro.distributions import Distribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from ._fields import Field, PyroParam, PyroSample
@@ -17,6 +18,7 @@ from ._node import Node, evolved, fields_of, map_children
 from ._scope import OVERRIDES
 
 M = TypeVar("M", bound=Module)
+D = TypeVar("D", bound=Distribution)
 
 
 def to(
@@ -54,6 +56,18 @@ def to(
     return converted
 
 
+def converted(
+    fn: TorchDistributionMixin, dtype: torch.dtype, device: torch.device
+) -> TorchDistributionMixin:
+    """A distribution whose floating tensors have another dtype and device; itself if they do."""
+    parts = [part for part in _parts(fn, set()) if isinstance(part, Tensor)]
+    if all(part.device == device for part in parts) and all(
+        part.dtype == dtype for part in parts if part.is_floating_point()
+    ):
+        return fn
+    return _Converter(dtype, device).distribution(fn)
+
+
 class _Converter:
     """Converts a tree; an object met twice is converted once."""
 
@@ -89,10 +103,14 @@ class _Converter:
             init = partial(self._initial, field)
             return PyroParam(init, field.constraint, field.event_dim)
         if isinstance(field, PyroSample) and isinstance(field.prior, Distribution):
-            # Not pyro's deep_to: it converts whole numbers too, and networks in place.
-            memo = {id(part): self._value(part, "") for part in _parts(field.prior, set())}
-            return PyroSample(copy.deepcopy(field.prior, memo), infer=field.infer)
+            return PyroSample(self.distribution(field.prior), infer=field.infer)
         return field
+
+    def distribution(self, fn: D) -> D:
+        """A distribution made of converted tensors."""
+        # Not pyro's deep_to: it converts whole numbers too, and networks in place.
+        memo = {id(part): self._value(part, "") for part in _parts(fn, set())}
+        return copy.deepcopy(fn, memo)
 
     def _initial(self, field: PyroParam, owner: object) -> Tensor:
         return self._tensor(field.initial(field.name or "", owner))

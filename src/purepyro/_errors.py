@@ -91,6 +91,10 @@ class UnsupportedDistributionError(PurepyroError, NotImplementedError):
     """A distribution cannot be drawn from a key."""
 
 
+class UnsupportedLayerError(PurepyroError, NotImplementedError):
+    """A layer of a ``torch.nn`` module cannot run as it is asked to."""
+
+
 def describe(value: object) -> str:
     """A short text for a value: tensors as ``float32[3, 2]``, all else by ``repr``.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from types import MethodType
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 import attrs
 import torch
@@ -31,6 +32,9 @@ from .random._key import check_key
 from .random._mode import KeyedRandom
 
 R = TypeVar("R")
+
+# A Module never changes, so this is found out once for each.
+_HAS_NETS: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
 
 
 @attrs.frozen
@@ -201,7 +205,10 @@ def _restore(states: list[Tensor]) -> None:
 
 
 def _has_nets(root: Node) -> bool:
-    return any(isinstance(node, nn.Module) for _, node in nodes(root))
+    found = _HAS_NETS.get(root)
+    if found is None:
+        found = _HAS_NETS[root] = any(isinstance(node, nn.Module) for _, node in nodes(root))
+    return found
 
 
 def _note_local_fields(error: Exception, sites: Iterable[Site]) -> None:

@@ -29,15 +29,24 @@ class Node:
 
 def fields_of(node: Node) -> Iterator[tuple[str, object]]:
     """The non-static plain fields of a Module with their values."""
+    return ((name, value) for name, _, value in parts_of(node))
+
+
+def parts_of(node: Node) -> Iterator[tuple[str, str, object]]:
+    """The same, with the part of a path that each stands for: none for an inline field.
+
+    What is in an inline field bears the names it has by itself, as the network of ``lift`` does.
+    """
     for field in attrs.fields(type(node)):
         if not field.metadata.get("static"):
-            yield field.name, getattr(node, field.name)
+            part = "" if field.metadata.get("inline") else field.name
+            yield field.name, part, getattr(node, field.name)
 
 
 def children(value: object) -> Iterator[tuple[str, object]]:
     """The named children of a Module or a container; none for all else."""
     if isinstance(value, Node):
-        yield from fields_of(value)
+        yield from ((part, item) for _, part, item in parts_of(value))
     elif isinstance(value, (tuple, list)):
         yield from ((str(i), item) for i, item in enumerate(value))
     elif isinstance(value, dict):

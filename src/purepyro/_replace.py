@@ -11,7 +11,7 @@ from torch import nn
 from ._errors import DeclarationError, UnknownNameError, describe, near
 from ._fields import Field
 from ._module import Module
-from ._node import Node, children, evolved, fields_of, map_children, nodes, parameters_of
+from ._node import Node, children, evolved, fields_of, map_children, nodes, parameters_of, parts_of
 from ._scope import OVERRIDES, join
 
 M = TypeVar("M", bound=Module)
@@ -79,6 +79,8 @@ class _Resolver:
         head, rest = parts[0], parts[1:]
         if isinstance(node, Module) and head in type(node).__declarations__ and not rest:
             edit.overrides[head] = self._declaration()
+        elif ".".join(parts) in _inline_parameters(node):
+            edit.overrides[".".join(parts)] = self._declaration()
         elif head not in attrs.fields_dict(type(node)):
             raise self._unknown()
         elif not rest:
@@ -176,6 +178,12 @@ def _with_item(container: object, parts: list[str], new: object) -> object:
         return item
 
     return map_children(container, "", visit)
+
+
+def _inline_parameters(node: Node) -> set[str]:
+    """The parameters that a Module has under their own names, as the result of ``lift`` does."""
+    nets = [value for _, part, value in parts_of(node) if not part]
+    return {name for net in nets if isinstance(net, nn.Module) for name, _ in parameters_of(net)}
 
 
 def _paths(root: Node) -> list[str]:

@@ -87,10 +87,10 @@ def read(owner: object, name: str, declaration: Declaration) -> Tensor:
 def join(prefix: str, name: str) -> str:
     """The dotted path of ``name`` under ``prefix``.
 
-    >>> join("", "weight"), join("linear", "weight")
-    ('weight', 'linear.weight')
+    >>> join("", "weight"), join("linear", "weight"), join("linear", "")
+    ('weight', 'linear.weight', 'linear')
     """
-    return f"{prefix}.{name}" if prefix else name
+    return f"{prefix}.{name}" if prefix and name else prefix or name
 
 
 def _cycle_message(pending: list[str], path: str) -> str:

@@ -236,13 +236,47 @@ def test_attention_without_dropout_is_that_of_torch(key: random.Key) -> None:
     torch.testing.assert_close(mean.mean(0), _attention(0.0), rtol=0.2, atol=0.1)
 
 
-def test_recurrent_dropout_is_refused(key: random.Key) -> None:
-    layer = torch.nn.LSTM(2, 3, num_layers=2, dropout=0.5)
-    with random.keyed(key), pytest.raises(NotImplementedError, match=r"recurrent layer.*0\.5"):
-        layer(torch.ones(4, 1, 2))
+@pytest.mark.parametrize("mask", ["none", "causal", "bool", "float"])
+def test_attention_under_vmap_is_that_of_torch(mask: str, key: random.Key) -> None:
+    """Also where the last query may look at nothing: torch gives zeros then."""
+    query = random.normal(key, 3, 2, 4, 8)
+    allowed = torch.ones(4, 4, dtype=torch.bool).tril()
+    allowed[-1] = False
+    given = {"bool": allowed, "float": torch.zeros(4, 4).masked_fill(~allowed, -torch.inf)}
+
+    def attend(query: Tensor) -> Tensor:
+        return functional.scaled_dot_product_attention(
+            query, query, query, given.get(mask), is_causal=mask == "causal"
+        )
+
+    found = _under(key, lambda: torch.vmap(attend)(query))
+    torch.testing.assert_close(found, torch.stack([attend(one) for one in query]))
+    slope = torch.func.grad(lambda one: attend(one).sum())
+    assert torch.isfinite(_under(key, lambda: torch.vmap(slope)(query))).all()
+
+
+def test_recurrent_dropout_draws_from_the_key(key: random.Key) -> None:
+    """Of 40,000 units between two layers a half is dropped: within 4 standard errors."""
+    layer = torch.nn.RNN(1, 1, num_layers=2, dropout=0.5, nonlinearity="relu", bias=False)
+    with torch.no_grad():
+        for name, weight in layer.named_parameters():
+            weight.fill_(float("ih" in name))
+    x = torch.ones(1, 40_000, 1)
+    first, again = (_under(key, lambda: layer(x)[0]) for _ in range(2))
+    assert torch.equal(first, again)
+    assert set(first.flatten().tolist()) == {0.0, 2.0}
+    assert abs(first.mean() - 1) < 4 / 40_000**0.5
     layer.eval()
+    assert torch.equal(_under(key, lambda: layer(x)[0]), x)
+
+
+def test_a_packed_sequence_with_dropout_is_refused(key: random.Key) -> None:
+    layer = torch.nn.LSTM(2, 3, num_layers=2, dropout=0.5)
+    packed = torch.nn.utils.rnn.pack_sequence([torch.ones(4, 2), torch.ones(3, 2)])
+    with random.keyed(key), pytest.raises(NotImplementedError, match=r"PackedSequence and drops"):
+        layer(packed)
     with random.keyed(key):
-        layer(torch.ones(4, 1, 2))
+        layer.eval()(packed)
 
 
 def test_generators_are_refused(key: random.Key) -> None:

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from ._key import Key, check_key
 from ._primitives._composites import COMPOSITES, REPLACED, unchecked
-from ._primitives._table import HIDDEN, KEYED
+from ._primitives._table import KEYED
 from ._reuse import consume
 from ._source import KeySource
 from ._steady import STEADY
@@ -67,9 +67,6 @@ class KeyedRandom(TorchFunctionMode):
                 return steady(*args, **named)
         if type(func) is FunctionType:
             return self._python(func, args, named)
-        hidden = HIDDEN.get(func)
-        if hidden is not None:
-            hidden(*args, **named)
         return func(*args, **named)
 
     def _python(self, func: FunctionType, args: Sequence[Any], named: Mapping[str, Any]) -> object:

@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
 
 from .._bits._shape import plan
 from .._bits._words import uniforms
@@ -104,8 +105,12 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """`scaled_dot_product_attention` with dropout, which torch draws where no mode can see it."""
-    if dropout_p == 0.0:
+    """`scaled_dot_product_attention`, by plain operations where torch's kernel will not do.
+
+    Its dropout is drawn where no mode can see it, and it has no rule for vmap.
+    """
+    given = [t for t in (query, key, value, attn_mask) if t is not None]
+    if dropout_p == 0.0 and not any(map(_in_lanes, given)):
         return torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
         )
@@ -120,7 +125,21 @@ def attention(
         scores = scores.masked_fill(~attn_mask, -torch.inf)
     elif attn_mask is not None:
         scores = scores + attn_mask
-    return dropout(source, scores.softmax(-1), dropout_p, True) @ value
+    if attn_mask is None:
+        weights = scores.softmax(-1)
+    else:  # as in torch's kernel, who may look at nothing sees zeros, also in the gradient
+        nothing = (scores == -torch.inf).all(-1, keepdim=True)
+        weights = scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0)
+    return dropout(source, weights, dropout_p, True) @ value
+
+
+def _in_lanes(value: Tensor) -> bool:
+    """Whether vmap is at work on `value`."""
+    while is_functorch_wrapped_tensor(value):
+        if is_batchedtensor(value):
+            return True
+        value = get_unwrapped(value)
+    return False
 
 
 def _channels(input: Tensor) -> tuple[int, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from itertools import pairwise
 from types import MappingProxyType
 
 import torch
 from torch import Tensor
 
 from . import _dropout, _factories, _inplace, _parameters
+from ._recurrent import RECURRENT
 
 Handler = Callable[..., object]
 
@@ -55,23 +55,7 @@ _METHODS: Mapping[str, Handler] = {
 }
 
 KEYED: Mapping[object, Handler] = MappingProxyType(
-    {getattr(torch, name): handler for name, handler in _BY_NAME.items()}
+    {getattr(torch, name): handler for name, handler in {**_BY_NAME, **RECURRENT}.items()}
     | {getattr(Tensor, name): handler for name, handler in _METHODS.items()}
     | {torch.nn.functional.scaled_dot_product_attention: _dropout.attention}
-)
-
-
-def _recurrent(*args: object, **_: object) -> None:
-    """Refuse dropout in torch's recurrent kernels: (..., dropout, train, bidirectional, ...)."""
-    for dropout, train in pairwise(args):
-        if isinstance(dropout, float) and dropout > 0.0 and train is True:
-            raise NotImplementedError(
-                f"A recurrent layer drops units with probability {dropout} inside a keyed block. "
-                "torch draws them inside one kernel, where no key reaches. Stack layers of one "
-                "level each with `torch.nn.Dropout` between them."
-            )
-
-
-HIDDEN: Mapping[object, Callable[..., None]] = MappingProxyType(
-    {getattr(torch, name): _recurrent for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")}
 )

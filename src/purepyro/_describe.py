@@ -1,0 +1,211 @@
+"""``describe``: the parameters and random variables of a model, as a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from inspect import getattr_static
+from typing import Any, Literal, TypeAlias
+
+import attrs
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent
+
+from ._bind import bind
+from ._boundary import concretely
+from ._errors import DeclarationError
+from ._errors import describe as shown
+from ._execute import Outcome, Setting, execute, root_of
+from ._fields import Field, PyroParam
+from ._module import Module
+from ._node import Node, nodes
+from ._scope import OVERRIDES, join
+from ._sites import Site
+from .random import key
+
+Role: TypeAlias = Literal["learnable", "random", "frozen", "deterministic"]
+_ROLES: tuple[Role, ...] = ("learnable", "random", "frozen", "deterministic")
+
+
+@attrs.frozen
+class Entry:
+    """One line of a description: a parameter or random variable."""
+
+    path: str
+    shape: tuple[int, ...] | None
+    role: Role
+    prior: str = ""
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return torch.Size(self.shape or ()).numel() if self.shape is not None else 0
+
+
+@attrs.frozen(repr=False)
+class Description:
+    """What a model consists of; prints as a table.
+
+    Attributes:
+        entries: One for each parameter and random variable, with ``path``, ``shape``, ``role`` and
+            ``prior``.
+
+    Example:
+        >>> from torch import nn
+        >>> from purepyro import describe, lift
+        >>> [entry.path for entry in describe(lift(nn.Linear(2, 1))).entries]
+        ['weight', 'bias']
+    """
+
+    entries: tuple[Entry, ...]
+
+    def __repr__(self) -> str:
+        rows = [("path", "shape", "role", "prior")]
+        for entry in self.entries:
+            shape = "?" if entry.shape is None else str(list(entry.shape))
+            rows.append((entry.path, shape, entry.role, entry.prior))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        return "\n".join([*lines, self._total()])
+
+    def _total(self) -> str:
+        numbers: Counter[str] = Counter()
+        for entry in self.entries:
+            numbers[entry.role] += entry.size
+        roles = [role for role in _ROLES if role in numbers]
+        total = sum(numbers[role] for role in roles if role != "deterministic")
+        each = ", ".join(f"{numbers[role]:,} {role}" for role in roles)
+        return f"total: {total:,} numbers{f' ({each})' if each else ''}"
+
+
+def describe(model: Module, /) -> Description:
+    """The parameters and random variables of a model: path, shape, role and prior of each.
+
+    The role is ``learnable`` (in the params dict), ``random`` (a site with a prior), ``frozen`` (a
+    parameter of a ``torch.nn`` module that keeps its value), or ``deterministic``. Shapes are
+    those that the model sees. A prior that reads other fields is shown for one draw of these.
+
+    Args:
+        model: A Module. What ``pyro`` statements in ``forward`` make is not listed: that needs
+            data, see :func:`trace`.
+
+    Returns:
+        A :class:`Description`, whose ``repr`` is an aligned table.
+
+    Example:
+        >>> import torch, pyro.distributions as dist
+        >>> from torch import nn
+        >>> from purepyro import describe, lift
+        >>> describe(lift(nn.Linear(3, 2), {"weight": dist.Normal(0.0, 1.0)}))
+        path    shape   role       prior
+        weight  [2, 3]  random     Normal(0, 1)
+        bias    [2]     learnable
+        total: 8 numbers (2 learnable, 6 random)
+    """
+    root = root_of(model)
+    if root is None:
+        raise DeclarationError(
+            f"describe was given {shown(model)}, which is no Module, so nothing is known of it "
+            "before it runs. Look at trace(model, params, key, *args) instead."
+        )
+    values: dict[str, Tensor] = {}
+    with concretely(), torch.no_grad():
+        outcome: Outcome[None] = execute(
+            lambda: _read_all(root, values), key(0), (), {}, Setting(collect=True)
+        )
+    return Description(tuple(_entries(root, values, outcome)))
+
+
+def _read_all(root: Node, values: dict[str, Tensor]) -> None:
+    """Read every declared field; those that only a run with data can give are left out."""
+    for path, node in nodes(bind(root)):
+        if isinstance(node, Module):
+            for name in type(node).__declarations__:
+                try:
+                    values[join(path, name)] = getattr(node, name)
+                except Exception:
+                    continue
+
+
+def _entries(root: Node, values: Mapping[str, Tensor], outcome: Outcome[None]) -> Iterator[Entry]:
+    seen: set[str] = set()
+    for path, node in nodes(root):
+        if isinstance(node, nn.Module):
+            found = _of_network(path, node, outcome)
+        else:
+            found = _of_module(path, node, values, outcome)
+        for entry in found:
+            if entry.path not in seen:
+                seen.add(entry.path)
+                yield entry
+
+
+def _of_network(path: str, net: nn.Module, outcome: Outcome[None]) -> Iterator[Entry]:
+    for name, parameter in net.named_parameters():
+        full = join(path, name)
+        yield _entry(full, tuple(parameter.shape), outcome, otherwise="frozen")
+
+
+def _of_module(
+    path: str, node: Node, values: Mapping[str, Tensor], outcome: Outcome[None]
+) -> Iterator[Entry]:
+    overrides: Mapping[str, Field[Any]] = node.__dict__.get(OVERRIDES, {})
+    declared = type(node).__declarations__ if isinstance(node, Module) else {}
+    for name, declaration in declared.items():
+        full = join(path, name)
+        shape = tuple(values[full].shape) if full in values else None
+        learns = isinstance(overrides.get(name, declaration), PyroParam)
+        yield _entry(full, shape, outcome, otherwise="learnable" if learns else "random")
+
+
+def _entry(
+    path: str, shape: tuple[int, ...] | None, outcome: Outcome[None], *, otherwise: Role
+) -> Entry:
+    site: Site | None = outcome.sites.get(path)
+    if path in outcome.params:
+        return Entry(path, shape, "learnable")
+    if site is None:
+        return Entry(path, shape, otherwise, "?" if otherwise == "random" else "")
+    if site.kind == "deterministic":
+        return Entry(path, shape, "deterministic")
+    return Entry(path, shape, "random", prior_text(site.fn))
+
+
+def prior_text(fn: TorchDistributionMixin | Distribution) -> str:
+    """A distribution as it is written, one number for a tensor of equal ones.
+
+    >>> import torch, pyro.distributions as dist
+    >>> prior_text(dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    'Normal(0, 1)'
+    >>> prior_text(dist.Normal(torch.arange(3.0), 0.5))
+    'Normal(float32[3], 0.5)'
+    """
+    if isinstance(fn, Independent):
+        return prior_text(fn.base_dist)
+    inner = getattr(fn, "base_dist", None)
+    if type(fn).__name__ in ("ExpandedDistribution", "MaskedDistribution") and inner is not None:
+        return prior_text(inner)
+    names = [name for name in getattr(fn, "arg_constraints", {}) if _is_argument(fn, name)]
+    arguments = ", ".join(_number(getattr(fn, name)) for name in names)
+    return f"{type(fn).__name__}({arguments})"
+
+
+def _is_argument(fn: object, name: str) -> bool:
+    """Whether a distribution was made from ``name``, rather than computing it from another."""
+    if name in ("probs", "logits"):  # either is computed, and kept, when asked for
+        made_from = getattr(fn, "_param", None)
+        return made_from is None or vars(fn).get(name) is made_from
+    return name in vars(fn) or isinstance(getattr_static(fn, name, None), property)
+
+
+def _number(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if not value.numel() or bool((value != value.reshape(-1)[0]).any()):
+        return shown(value)
+    return f"{value.reshape(-1)[0].item():.4g}"

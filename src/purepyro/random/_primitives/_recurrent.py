@@ -1,0 +1,194 @@
+"""Keyed versions of torch's recurrent kernels, as loops over time of plain operations.
+
+Torch's kernels have no rule for vmap, and draw dropout where no key reaches. Where neither matters
+they are called as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch._C import _len_torch_dispatch_stack
+from torch._C._functorch import peek_interpreter_stack
+from torch.nn.functional import linear
+
+from ..._errors import UnsupportedLayerError
+from .._source import KeySource
+from ._dropout import dropout
+
+States: TypeAlias = tuple[Tensor, ...]
+Weights: TypeAlias = Sequence[Tensor]
+Cell: TypeAlias = Callable[[Tensor, States, Weights, bool], States]
+Kernel: TypeAlias = Callable[..., object]
+
+
+def _gates(x: Tensor, hidden: Tensor, weights: Weights, biased: bool) -> tuple[Tensor, Tensor]:
+    """What input and state contribute to the gates; ``x`` went through its weights already."""
+    return x, linear(hidden, weights[1], weights[3] if biased else None)
+
+
+def _lstm(x: Tensor, states: States, weights: Weights, biased: bool) -> States:
+    hidden, cell = states
+    ours, theirs = _gates(x, hidden, weights, biased)
+    i, f, g, o = (ours + theirs).chunk(4, -1)
+    new = f.sigmoid() * cell + i.sigmoid() * g.tanh()
+    out = o.sigmoid() * new.tanh()
+    projected = len(weights) == (5 if biased else 3)
+    return (linear(out, weights[-1]) if projected else out), new
+
+
+def _gru(x: Tensor, states: States, weights: Weights, biased: bool) -> States:
+    (hidden,) = states
+    ours, theirs = _gates(x, hidden, weights, biased)
+    (r, z, n), (rh, zh, nh) = ours.chunk(3, -1), theirs.chunk(3, -1)
+    reset, update = (r + rh).sigmoid(), (z + zh).sigmoid()
+    new = (n + reset * nh).tanh()
+    return (new + update * (hidden - new),)
+
+
+def _tanh(x: Tensor, states: States, weights: Weights, biased: bool) -> States:
+    ours, theirs = _gates(x, states[0], weights, biased)
+    return ((ours + theirs).tanh(),)
+
+
+def _relu(x: Tensor, states: States, weights: Weights, biased: bool) -> States:
+    ours, theirs = _gates(x, states[0], weights, biased)
+    return ((ours + theirs).relu(),)
+
+
+def _direction(
+    cell: Cell, x: Tensor, states: States, weights: Weights, biased: bool, *, backward: bool
+) -> tuple[Tensor, States]:
+    """One layer in one direction: its outputs over time, in the order of time, and its end."""
+    inputs = linear(x, weights[0], weights[2] if biased else None).unbind(0)
+    outputs = []
+    for step in reversed(inputs) if backward else inputs:
+        states = cell(step, states, weights, biased)
+        outputs.append(states[0])
+    return torch.stack(outputs[::-1] if backward else outputs), states
+
+
+def _unrolled(
+    source: KeySource,
+    cell: Cell,
+    input: Tensor,
+    starts: States,
+    params: Weights,
+    biased: bool,
+    layers: int,
+    drop: float,
+    train: bool,
+    bidirectional: bool,
+    batch_first: bool,
+) -> tuple[Tensor, ...]:
+    directions = 2 if bidirectional else 1
+    each = len(params) // (layers * directions)
+    x = input.transpose(0, 1) if batch_first else input
+    ends: list[States] = []
+    for layer in range(layers):
+        if layer:
+            x = dropout(source, x, drop, train)
+        outputs = []
+        for place in range(layer * directions, (layer + 1) * directions):
+            weights = params[place * each : (place + 1) * each]
+            states = tuple(start[place] for start in starts)
+            backward = place % directions == 1
+            out, end = _direction(cell, x, states, weights, biased, backward=backward)
+            outputs.append(out)
+            ends.append(end)
+        x = torch.cat(outputs, -1)
+    last = tuple(torch.stack(kind) for kind in zip(*ends, strict=True))
+    return (x.transpose(0, 1) if batch_first else x, *last)
+
+
+def _recurrent(kernel: Kernel, cell: Cell) -> Kernel:
+    """The keyed version of a kernel over a sequence.
+
+    Its arguments: (input, start, params, has_biases, layers, dropout, train, bidirectional,
+    batch_first), or those of a packed sequence, with the sizes of its batches in second place.
+    """
+
+    def keyed(source: KeySource, *args: object) -> object:
+        packed = not isinstance(args[2], (tuple, list)) or isinstance(args[3], (tuple, list))
+        drop, train = (args[6], args[7]) if packed else (args[5], args[6])
+        drops = bool(train and drop)
+        if not drops and not _transforming():
+            return kernel(*args)
+        if packed:
+            raise UnsupportedLayerError(
+                "A recurrent layer got a PackedSequence "
+                f"{'and drops units' if drops else 'under a transform or a trace'}, where it is "
+                "computed step by step for a batch of one length. Pad the sequences by "
+                "pad_packed_sequence and mask what lies beyond their ends."
+            )
+        return _unpacked(source, cell, *args)
+
+    return keyed
+
+
+def _unpacked(
+    source: KeySource,
+    cell: Cell,
+    input: object,
+    start: object,
+    params: object,
+    biased: object,
+    layers: object,
+    drop: object,
+    train: object,
+    bidirectional: object,
+    batch_first: object,
+) -> tuple[Tensor, ...]:
+    starts = (start,) if isinstance(start, Tensor) else start
+    assert isinstance(input, Tensor)
+    assert isinstance(starts, (tuple, list))
+    assert isinstance(params, (tuple, list))
+    assert isinstance(layers, int)
+    assert isinstance(drop, float)
+    return _unrolled(
+        source,
+        cell,
+        input,
+        tuple(starts),
+        params,
+        bool(biased),
+        layers,
+        drop,
+        bool(train),
+        bool(bidirectional),
+        bool(batch_first),
+    )
+
+
+def _single(kernel: Kernel, cell: Cell) -> Kernel:
+    """The keyed version of a kernel for one step: (input, state, w_ih, w_hh, b_ih, b_hh)."""
+
+    def keyed(source: KeySource, input: Tensor, state: object, *params: Tensor | None) -> object:
+        if not _transforming():
+            return kernel(input, state, *params)
+        weights = [param for param in params if param is not None]
+        biased = len(weights) == 4
+        states = (state,) if isinstance(state, Tensor) else state
+        assert isinstance(states, (tuple, list))
+        x = linear(input, weights[0], weights[2] if biased else None)
+        new = cell(x, tuple(states), weights, biased)
+        return new[0] if len(new) == 1 else new
+
+    return keyed
+
+
+def _transforming() -> bool:
+    """Whether a transform of torch.func or a trace is at work."""
+    compiling = torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0
+    return compiling or peek_interpreter_stack() is not None
+
+
+_CELLS: dict[str, Cell] = {"lstm": _lstm, "gru": _gru, "rnn_tanh": _tanh, "rnn_relu": _relu}
+
+RECURRENT: dict[str, Kernel] = {
+    **{name: _recurrent(getattr(torch, name), cell) for name, cell in _CELLS.items()},
+    **{f"{name}_cell": _single(getattr(torch, f"{name}_cell"), c) for name, c in _CELLS.items()},
+}
