@@ -9,8 +9,10 @@ from ._init import constrain, init, unconstrain
 from ._module import Module
 from ._replace import replace
 from ._types import Params, Prior, State
+from .ensemble import Ensemble
 
 __all__ = [
+    "Ensemble",
     "Module",
     "Params",
     "Prior",
