@@ -24,9 +24,9 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "purepyro"
 
 # Data flows from left to right; imports, also indirect ones, go from right to left.
-LAYERS = ("_errors", "random", "_fields", "_module", "_run", "infer")
+LAYERS = ("_errors", "random", "_fields", "_module", "_run", "infer", "ensemble")
 
-PUBLIC = ("purepyro", "purepyro.random", "purepyro.infer")
+PUBLIC = ("purepyro", "purepyro.random", "purepyro.infer", "purepyro.ensemble")
 
 # What draws from torch's global generator, or steers it.
 TORCH_DRAWS = frozenset(
@@ -193,14 +193,14 @@ def imports_make_no_cycle(sources: list[Source]) -> Iterator[str]:
 
 
 def imports_point_down(sources: list[Source]) -> Iterator[str]:
-    """No layer reaches a later one, on any way; only the root imports ``infer`` from outside."""
+    """No layer reaches a later one, on any way; the last two are imported by the root only."""
     graph = _graph(sources)
     layers = {source.name: source.layer for source in sources}
     for source in sources:
         if source.layer in LAYERS:
             above = set(LAYERS[LAYERS.index(source.layer) + 1 :])
         else:
-            above = {"infer"} if source.layer else set()
+            above = {"infer", "ensemble"} if source.layer else set()
         for path in _paths(graph, source.name):
             if layers.get(path[-1]) in above:
                 yield f"{source.path}: reaches up, {' -> '.join(path)}"

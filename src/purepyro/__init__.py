@@ -14,9 +14,11 @@ from ._particles import expand_state, reduce_state
 from ._priors import fan_in_laplace, fan_in_normal
 from ._replace import replace
 from ._types import Params, Prior, State
+from .ensemble import Ensemble
 
 __all__ = [
     "Description",
+    "Ensemble",
     "Lifted",
     "Module",
     "Params",

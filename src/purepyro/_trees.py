@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 import optree
@@ -50,6 +50,11 @@ def named_leaves(tree: object) -> dict[str, object]:
     return dict(zip(names, leaves, strict=True))
 
 
+def leaves_of(tree: object) -> list[object]:
+    """The leaves of a pytree, in the order in which :func:`with_leaves` takes them."""
+    return optree.tree_leaves(cast("Any", tree))
+
+
 def with_leaves(tree: T, leaves: Sequence[object]) -> T:
     """A pytree of the structure of ``tree``, with other leaves, in the order of its own."""
     structure = optree.tree_structure(cast("Any", tree))
@@ -64,6 +69,16 @@ def where(condition: Tensor, new: T, old: T) -> T:
         return torch.where(condition, cast("Any", new), cast("Any", old)) if both else new
 
     return cast("T", optree.tree_map(cast("Any", choose), cast("Any", new), cast("Any", old)))
+
+
+def mapped(fn: Callable[..., Tensor], tree: T, *others: T) -> T:
+    """The tensors of a pytree through ``fn``, with those at the same place in the others."""
+
+    def apply(leaf: object, *rest: object) -> object:
+        return fn(leaf, *rest) if isinstance(leaf, Tensor) else leaf
+
+    trees = cast("Any", (tree, *others))
+    return cast("T", optree.tree_map(cast("Any", apply), *trees))
 
 
 def scaled(tree: T, factor: Tensor) -> T:

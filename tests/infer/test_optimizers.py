@@ -15,8 +15,8 @@ from torchopt.schedule import linear_schedule
 
 from models import regression, regression_data
 from purepyro import random
-from purepyro._errors import DeclarationError, MissingNameError, UnknownNameError
-from purepyro.infer import SVI, AutoNormal, Optimizer, clip_grad_norm
+from purepyro._errors import DeclarationError, MissingNameError, ShapeError, UnknownNameError
+from purepyro.infer import SVI, AutoNormal, Optimizer, clip_grad_norm, scale
 
 Y = torch.tensor([1.0, 2.0, 6.0])
 
@@ -230,3 +230,18 @@ def test_an_optimiser_that_returns_another_tree(key: random.Key, fault: str, mat
 def test_an_optimiser_of_ones_own(key: random.Key) -> None:
     _, losses = SVI(model, GUIDE, Broken("")).run(key, 20, Y)
     assert losses[-5:].mean() < losses[:5].mean()
+
+
+@pytest.mark.parametrize("rate", [0.05, torch.tensor(0.05), torch.tensor(0.05).double()])
+def test_a_scaled_optimiser_is_one_of_that_rate(rate: float | Tensor) -> None:
+    scaled = SVI(model, GUIDE, torchopt.chain(torchopt.adam(1.0), scale(rate)))
+    plain = SVI(model, GUIDE, torchopt.adam(0.05))
+    ours, theirs = (svi.run(random.key(0), 20, Y).state.params for svi in (scaled, plain))
+    for name, value in theirs.items():
+        assert ours[name].dtype is value.dtype
+        torch.testing.assert_close(ours[name], value)
+
+
+def test_a_factor_of_several_numbers() -> None:
+    with pytest.raises(ShapeError, match=r"factor float32\[3\].*Ensemble\(make_svi"):
+        scale(torch.ones(3))

@@ -7,7 +7,7 @@ from ._enum import TraceEnum_ELBO
 from ._graph import TraceGraph_ELBO
 from ._log_likelihood import LogLikelihood
 from ._mean_field import TraceMeanField_ELBO
-from ._optimizers import Optimizer, clip_grad_norm
+from ._optimizers import Optimizer, clip_grad_norm, scale
 from ._predictive import Predictive
 from ._renyi import RenyiELBO
 from ._state import SVIRecord, SVIRunResult, SVIState
@@ -67,5 +67,6 @@ __all__ = [
     "init_to_value",
     "load",
     "save",
+    "scale",
     "to_inference_data",
 ]

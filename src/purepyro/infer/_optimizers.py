@@ -13,7 +13,14 @@ from torchopt.base import EmptyState, GradientTransformation
 from torchopt.typing import TensorTree as Tree
 
 from .._boundary import is_batched
-from .._errors import DeclarationError, MissingNameError, UnknownNameError, describe, near
+from .._errors import (
+    DeclarationError,
+    MissingNameError,
+    ShapeError,
+    UnknownNameError,
+    describe,
+    near,
+)
 from .._trees import named_leaves, scaled, tensors_in
 from .._types import Params
 from ._patterns import chosen, require_matches
@@ -146,6 +153,42 @@ def clip_grad_norm(max_norm: float) -> GradientTransformation:
             return updates, state
         norm = torch.linalg.vector_norm(torch.stack([each.to(norms[0].device) for each in norms]))
         return scaled(updates, (max_norm / (norm + 1e-6)).clamp(max=1.0)), state
+
+    return GradientTransformation(init, update)
+
+
+def scale(factor: Tensor | float) -> GradientTransformation:
+    """Multiplies what an optimiser does by a factor, which may be a tensor.
+
+    Chain it after an optimiser of unit length to have the learning rate as a tensor: one of each
+    member of an ensemble, or an argument of a compiled step. (``torchopt.adam(lr)`` compares its
+    rate with zero in Python, so it takes no tensor under ``vmap``.)
+
+    Args:
+        factor: A number or a 0-d tensor.
+
+    Example:
+        >>> import torch, torchopt
+        >>> from purepyro.infer import scale
+        >>> optim = torchopt.chain(torchopt.sgd(1.0), scale(torch.tensor(0.1)))
+        >>> gradients = {"a": torch.tensor(3.0)}
+        >>> optim.update(gradients, optim.init(gradients), inplace=False)[0]
+        {'a': tensor(-0.3000)}
+    """
+    if isinstance(factor, Tensor) and factor.ndim:
+        raise ShapeError(
+            f"scale got the factor {describe(factor)}, but all parameters of an optimiser share "
+            "one factor. Give a 0-d tensor; for several rates SVI takes several optimisers, by "
+            "pattern, and for one of each member Ensemble(make_svi, members=...)."
+        )
+
+    def init(params: Tree) -> OptState:
+        return EmptyState()
+
+    def update(
+        updates: Tree, state: OptState, *, params: Tree | None = None, inplace: bool = True
+    ) -> tuple[Tree, OptState]:
+        return scaled(updates, torch.as_tensor(factor)), state
 
     return GradientTransformation(init, update)
 

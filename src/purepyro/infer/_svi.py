@@ -199,14 +199,14 @@ class SVI(Generic[P]):
             SupportError: if a loss is not finite, unless ``on_nonfinite`` is set; it names the site
                 whose value, density or gradient went bad.
         """
-        _check_count(num_steps, "num_steps")
+        check_count(num_steps, "num_steps")
         return self.run_from(self.init(key, *args, **kwargs), num_steps, *args, **kwargs)
 
     def run_from(
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
         """:meth:`run`, going on from a state: of another run, or of a checkpoint."""
-        _check_count(num_steps, "num_steps")
+        check_count(num_steps, "num_steps")
         batch = Batch(args, kwargs)
         if self.callback is None and self._compiles(num_steps):
             try:
@@ -277,7 +277,7 @@ class SVI(Generic[P]):
         data_size: int | None,
         epochs: int,
     ) -> SVIRunResult:
-        _check_count(epochs, "epochs")
+        check_count(epochs, "epochs")
 
         def look(batch: Batch) -> Mapping[str, Site]:
             if state is not None:
@@ -453,7 +453,8 @@ _ADVICE = (
 )
 
 
-def _check_count(count: object, name: str) -> None:
+def check_count(count: object, name: str) -> None:
+    """Refuse a number of steps or epochs that is no number."""
     if isinstance(count, bool) or not isinstance(count, int) or count < 0:
         raise ShapeError(
             f"{name} is {describe(count)}, and a run takes a whole number of steps, forward. Give "

@@ -1,0 +1,77 @@
+"""What is to be said at the end of a run: members set apart, members that are all one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from torch import Tensor
+
+from .._errors import SupportError
+from ._members import size_of
+from ._state import EnsembleState
+
+LOGGER = logging.getLogger("purepyro.ensemble")
+
+
+def report(before: EnsembleState, after: EnsembleState, cause: Callable[[int], str]) -> None:
+    """Report on a run, to the logger ``purepyro.ensemble``.
+
+    Args:
+        before: The members before the run.
+        after: The members after it.
+        cause: Says why a member is in quarantine.
+
+    Raises:
+        SupportError: if no member is left.
+    """
+    found = _set_apart(before, after)
+    if found:
+        _report_quarantine(found, size_of(after), cause)
+    if _all_equal(after):
+        LOGGER.warning(
+            "All %d members are equal, to the bit, so together they are no more than one: they "
+            "start from the same parameters, and no draw or data tells them apart. Let starting "
+            "values depend on the key, by a function, PyroParam(lambda: torch.randn(3)); also in "
+            "place of a torch.nn module's own: replace(model, {'net.weight': PyroParam(...)}).",
+            size_of(after),
+        )
+
+
+def _set_apart(before: EnsembleState, after: EnsembleState) -> dict[int, int]:
+    """The members set apart in a run with their steps; all, if there is none left."""
+    steps: list[int] = after.quarantined_at.tolist()
+    was_alive: list[bool] = before.alive.tolist()
+    none_left = all(step >= 0 for step in steps)
+    return {i: s for i, s in enumerate(steps) if s >= 0 and (was_alive[i] or none_left)}
+
+
+def _report_quarantine(found: dict[int, int], count: int, cause: Callable[[int], str]) -> None:
+    first = min(found, key=lambda member: (found[member], member))
+    reason = cause(first)
+    if len(found) == count:
+        raise SupportError(
+            f"All {count} members are in quarantine, so nothing is left to train. The first was "
+            f"member {first}. {reason}"
+        )
+    listed = ", ".join(f"{member} at step {step}" for member, step in sorted(found.items()))
+    LOGGER.warning(
+        "%d of %d members went into quarantine and stay as they were: %s. Member %d: %s",
+        len(found),
+        count,
+        listed,
+        first,
+        reason,
+    )
+
+
+def _all_equal(state: EnsembleState) -> bool:
+    """Whether several members with keys of their own have one and the same parameters."""
+    params = state.svi.params
+    if size_of(state) < 2 or not params or _same(state.svi.key):
+        return False
+    return all(_same(value) for value in params.values())
+
+
+def _same(stack: Tensor) -> bool:
+    return bool((stack == stack[:1]).all())
