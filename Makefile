@@ -39,8 +39,8 @@ types: $(STAMP) ## mypy --strict and pyright
 	@$(BIN)/pyright
 
 bench: $(VENV)/.stamp-bench ## speed, side by side with Pyro, NumPyro and plain torch
-	@for script in benchmarks/[0-9a-z]*.py; do \
-		echo "== $$script"; $(BIN)/python "$$script" || exit 1; \
+	@for script in eager svi scaling first_run; do \
+		echo "== benchmarks/$$script.py"; $(BIN)/python "benchmarks/$$script.py" || exit 1; \
 	done
 
 docs: $(VENV)/.stamp-docs ## the documentation site, into site/

@@ -1,49 +1,29 @@
 """What eager purepyro costs beside Pyro and plain torch, in one process and on one thread.
 
-Each pair is timed in turn, many times, and the figure is the ratio of the medians: absolute times
-of a shared machine say little. Prints a Markdown table and writes it with the raw medians as JSON.
-
-Run: python benchmarks/eager.py [file for the JSON]
+Run: python benchmarks/eager.py
 """
 
 from __future__ import annotations
 
-import json
-import platform
-import statistics
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import attrs
 import pyro
 import pyro.distributions as dist
 import torch
 import torchopt
+from models_ours import Regression
 from pyro import poutine
 from pyro.infer import SVI as PyroSVI
 from pyro.infer import Trace_ELBO as PyroTraceELBO
 from pyro.infer.autoguide import AutoNormal as PyroAutoNormal
+from timing import micro, one_thread, ratio, report, step_times
 from torch import Tensor
 
-from purepyro import Module, PyroSample, random, trace
+from purepyro import random, trace
 from purepyro.infer import SVI, AutoNormal
 
-REPEATS = 200
-
-
-class Regression(Module):
-    """100 rows, 3 columns; weight N(0, 1), bias N(0, 10), noise HalfNormal(1)."""
-
-    bias = PyroSample(dist.Normal(0.0, 10.0))
-    noise = PyroSample(dist.HalfNormal(1.0))
-    weight = PyroSample(lambda: dist.Normal(torch.zeros(1, 3), 1.0).to_event(2))
-
-    def forward(self, x: Tensor, y: Tensor) -> None:
-        mean, noise = (x @ self.weight.mT).squeeze(-1) + self.bias, self.noise
-        with pyro.plate("data", len(x)):
-            pyro.sample("obs", dist.Normal(mean, noise), obs=y)
+REPEATS = 30
 
 
 @attrs.frozen
@@ -83,35 +63,38 @@ def pairs() -> list[Pair]:
     ]
 
 
-def seconds(fn: Callable[[], object]) -> float:
-    """One call."""
-    start = time.perf_counter()
-    fn()
-    return time.perf_counter() - start
+@attrs.frozen
+class Calls:
+    """Calls without a state, as steps."""
+
+    what: str
+    fn: Callable[[], object]
+
+    def take(self, count: int) -> None:
+        """Call so often."""
+        for _ in range(count):
+            self.fn()
 
 
-def main(path: Path) -> None:
+def main() -> None:
     """Time all pairs, print and write."""
-    torch.set_num_threads(1)
-    rows = []
+    one_thread()
+    rows, raw = [], []
     for pair in pairs():
-        for _ in range(20):
-            pair.ours(), pair.theirs()
-        times = [(seconds(pair.ours), seconds(pair.theirs)) for _ in range(REPEATS)]
-        ours, theirs = (statistics.median(column) * 1e6 for column in zip(*times, strict=True))
+        times = step_times([Calls("ours", pair.ours), Calls("theirs", pair.theirs)], REPEATS)
+        ours, theirs = times["ours"], times["theirs"]
+        raw.append({"what": pair.what, "beside": pair.beside, **times})
         rows.append(
-            {"what": pair.what, "beside": pair.beside, "ours_us": ours, "theirs_us": theirs}
+            {
+                "what": pair.what,
+                "ours, µs": micro(ours),
+                "beside": pair.beside,
+                "theirs, µs": micro(theirs),
+                "ours / theirs": ratio(ours / theirs),
+            }
         )
-    print(f"{platform.machine()}, one thread, torch {torch.__version__}, medians of {REPEATS}\n")
-    print("| what | ours, µs | beside | theirs, µs | ours / theirs |\n|---|---|---|---|---|")
-    for row in rows:
-        ours, theirs = float(row["ours_us"]), float(row["theirs_us"])
-        print(
-            f"| {row['what']} | {ours:.0f} | {row['beside']} | {theirs:.0f} | {ours / theirs:.2f} |"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=1) + "\n")
+    report("eager", {"Eager": rows}, raw)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "out/eager.json"))
+    main()
