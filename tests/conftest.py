@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from purepyro import random
+from purepyro import disable_jit, random
 
 # Programs for the type checkers: test_typing.py reads them, nobody imports them.
 collect_ignore_glob = ["typing/accept/*", "typing/reject/*"]
@@ -34,6 +34,16 @@ def empty_param_store() -> Iterator[None]:
     pyro.clear_param_store()
     yield
     pyro.clear_param_store()
+
+
+@pytest.fixture(autouse=True)
+def eager(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Nothing is compiled, since it takes seconds, but in tests marked ``compiled``."""
+    if request.node.get_closest_marker("compiled"):
+        yield
+        return
+    with disable_jit():
+        yield
 
 
 @pytest.fixture

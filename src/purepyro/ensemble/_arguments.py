@@ -6,37 +6,66 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import attrs
+import optree
 from torch import Tensor
 
 from .._errors import ShapeError, describe
-from .._trees import leaves_of, with_leaves
+from .._trees import leaves_of
 from ..infer._nonfinite import Batch
 
 InDims: TypeAlias = int | tuple[int | None, ...] | None
 """Where the members' dimension is: for all arguments, or for each by place; ``None``: shared."""
 
 
+class _Place:
+    """Stands for a tensor."""
+
+
+_PLACE = _Place()
+
+
 @attrs.frozen
-class Arguments:
-    """A call's arguments as a list of tensors, those of the members with the members first.
+class Plan:
+    """A call's arguments without their tensors.
 
     Attributes:
-        batch: The arguments as they came.
-        tensors: Their tensors.
+        structure: Of arguments by position and by name.
+        leaves: Those that are no tensors, in their places.
         dims: For each tensor 0 if its first dimension is the member, ``None`` if it is shared.
     """
 
-    batch: Batch
-    tensors: tuple[Tensor, ...]
+    structure: Any
+    leaves: tuple[object, ...]
     dims: tuple[int | None, ...]
 
     def rebuilt(self, tensors: Sequence[Tensor]) -> Batch:
-        """The arguments with other tensors in their places."""
+        """The arguments, with tensors in their places."""
         given = iter(tensors)
-        tree = (self.batch.args, self.batch.kwargs)
-        leaves = [next(given) if isinstance(leaf, Tensor) else leaf for leaf in leaves_of(tree)]
-        args, kwargs = with_leaves(tree, leaves)
+        leaves = [next(given) if leaf is _PLACE else leaf for leaf in self.leaves]
+        args, kwargs = self.structure.unflatten(leaves)
         return Batch(args, kwargs)
+
+
+@attrs.frozen
+class Arguments:
+    """A call's arguments, taken apart.
+
+    Attributes:
+        tensors: Their tensors, those of the members with the members first.
+        plan: All the rest.
+    """
+
+    tensors: tuple[Tensor, ...]
+    plan: Plan
+
+    @property
+    def dims(self) -> tuple[int | None, ...]:
+        """For each tensor 0 if its first dimension is the member, ``None`` if it is shared."""
+        return self.plan.dims
+
+    def rebuilt(self, tensors: Sequence[Tensor]) -> Batch:
+        """The arguments, with tensors in their places."""
+        return self.plan.rebuilt(tensors)
 
     def of_members(self, index: Tensor) -> tuple[Tensor, ...]:
         """The tensors of some members, with the shared ones."""
@@ -80,7 +109,10 @@ def arguments(
             if isinstance(leaf, Tensor):
                 tensors.append(leaf if dim is None else _members_first(name, leaf, dim, count))
                 dims.append(None if dim is None else 0)
-    return Arguments(Batch(args, kwargs), tuple(tensors), tuple(dims))
+    trees: Any = optree
+    leaves, structure = trees.tree_flatten((args, kwargs))
+    places = tuple(_PLACE if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+    return Arguments(tuple(tensors), Plan(structure, places, tuple(dims)))
 
 
 def _members_first(name: str, tensor: Tensor, dim: int, count: int) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, Literal, ParamSpec, TypeAlias, get_args
+from typing import Any, Generic, Literal, ParamSpec, TypeAlias, get_args
 
 import attrs
 import torch
 from torch import Tensor
 
 from .._boundary import is_transforming
+from .._compile._loop import Loop
 from .._errors import DeclarationError, describe, near
 from .._trees import leaves_of, mapped
 from ..infer import SVI, SVIState
@@ -18,7 +19,7 @@ from ..infer._svi import check_count
 from ..random import Key
 from ..random._reuse import consume
 from . import _members
-from ._arguments import Arguments, InDims, arguments
+from ._arguments import Arguments, InDims, Plan, arguments
 from ._members import Indices, size_of, slice_of, stacked
 from ._predictive import EnsemblePredictive
 from ._quarantine import cause, guarded, lenient
@@ -27,11 +28,24 @@ from ._run import in_chunks, one_by_one
 from ._settings import checked_keys, count_of
 from ._start import require_one_good, started
 from ._state import EnsembleRunResult, EnsembleState
+from ._train import Carry, Training
 
 P = ParamSpec("P")
 
 How: TypeAlias = Literal["vmap", "loop"]
 """How members are run: all in one, or one by one."""
+
+
+Loops: TypeAlias = tuple[Loop[Carry], Loop[Carry]]
+
+
+def _loops_of(ensemble: Ensemble[Any]) -> Loops:
+    """The steps of one member, and of many, in compiled blocks."""
+    return Loop(ensemble._one), Loop(ensemble._many)
+
+
+def _carry(state: EnsembleState) -> Carry:
+    return Carry(state, state.svi.step)
 
 
 @attrs.frozen
@@ -94,6 +108,10 @@ class Ensemble(Generic[P]):
     map: How = attrs.field(default="vmap", kw_only=True)
     in_dims: InDims = attrs.field(default=None, kw_only=True)
     progress_bar: bool | None = attrs.field(default=None, kw_only=True)
+    # Not a setting: the graphs of its steps, for as long as it lives.
+    _loops: Loops = attrs.field(
+        init=False, eq=False, repr=False, default=attrs.Factory(_loops_of, takes_self=True)
+    )
 
     def __attrs_post_init__(self) -> None:
         if self.map not in get_args(How):
@@ -155,12 +173,16 @@ class Ensemble(Generic[P]):
         """One step of every member; returns the new state and each member's loss before it."""
         count = size_of(state)
         call = arguments(self.in_dims, args, kwargs, count)
-        one = self._step_of(call)
+        plan = call.plan
         if self.map == "loop":
-            done = [one(slice_of(state, i), *call.of_member(i)) for i in range(count)]
-            return stacked([after for after, _ in done]), torch.stack([loss for _, loss in done])
-        over = torch.vmap(one, in_dims=(0, *call.dims), chunk_size=self.chunk_size)
-        return over(state, *call.tensors)
+            done = [
+                self._one(_carry(slice_of(state, i)), *call.of_member(i), plan=plan)
+                for i in range(count)
+            ]
+            after = stacked([carry.state for carry, _ in done])
+            return after, torch.stack([loss for _, loss in done])
+        carry, losses = self._many(_carry(state), *call.tensors, plan=plan, size=self.chunk_size)
+        return carry.state, losses
 
     def run(
         self, keys: Key, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
@@ -183,12 +205,11 @@ class Ensemble(Generic[P]):
         call = arguments(self.in_dims, args, kwargs, count)
         if num_steps == 0:
             return EnsembleRunResult(state, torch.zeros(0, count))
-        one, bar = self._step_of(call), self.progress_bar
+        how = self._training(state, num_steps)
         if self.map == "loop":
-            after, losses = one_by_one(one, state, num_steps, call, progress_bar=bar)
+            after, losses = one_by_one(how, state, num_steps, call)
         else:
-            size = self.chunk_size
-            after, losses = in_chunks(one, state, num_steps, call, size, progress_bar=bar)
+            after, losses = in_chunks(how, state, num_steps, call, self.chunk_size)
         if not is_transforming():
             report(state, after, lambda i: self._cause(after, i, call))
         return EnsembleRunResult(after, losses)
@@ -278,19 +299,35 @@ class Ensemble(Generic[P]):
             )
         return svi
 
-    def _step_of(self, call: Arguments) -> Callable[..., tuple[EnsembleState, Tensor]]:
-        """The step of one member, as a function of tensors."""
+    def _one(self, carry: Carry, *tensors: Tensor, plan: Plan) -> tuple[Carry, Tensor]:
+        """The step of one member."""
+        state, svi = carry.state, self._svi_of(carry.state.members)
+        step: Callable[..., tuple[SVIState, Tensor]] = lenient(svi).step
+        own = plan.rebuilt(tensors)
+        after, loss = step(state.svi._replace(step=carry.clock), *own.args, **own.kwargs)
+        if svi.on_nonfinite == "raise":
+            new, loss = guarded(state, after, loss)
+        else:
+            new = EnsembleState(after, state.members, state.quarantined_at)
+        return Carry(new, carry.clock + 1), loss
 
-        def one(state: EnsembleState, *tensors: Tensor) -> tuple[EnsembleState, Tensor]:
-            svi = self._svi_of(state.members)
-            step: Callable[..., tuple[SVIState, Tensor]] = lenient(svi).step
-            own = call.rebuilt(tensors)
-            after, loss = step(state.svi, *own.args, **own.kwargs)
-            if svi.on_nonfinite == "raise":
-                return guarded(state, after, loss)
-            return EnsembleState(after, state.members, state.quarantined_at), loss
+    def _many(
+        self, carry: Carry, *tensors: Tensor, plan: Plan, size: int | None = None
+    ) -> tuple[Carry, Tensor]:
+        """The step of many members, ``size`` at a time."""
 
-        return one
+        def one(carry: Carry, *tensors: Tensor) -> tuple[Carry, Tensor]:
+            return self._one(carry, *tensors, plan=plan)
+
+        return torch.vmap(one, in_dims=(0, *plan.dims), chunk_size=size)(carry, *tensors)
+
+    def _training(self, state: EnsembleState, num_steps: int) -> Training:
+        svi = self._svi_of(slice_of(state.members, 0))
+        loops = self._loops if svi._compiles(num_steps) else (None, None)
+        must, bar = svi.compiled is True, self.progress_bar
+        if self.map == "loop":
+            return Training(self._one, loops[0], must, bar)
+        return Training(self._many, loops[1], must, bar)
 
     def _cause(self, state: EnsembleState, i: int, call: Arguments) -> str:
         own = call.rebuilt(call.of_member(i))

@@ -3,47 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from .._boundary import is_transforming
-from ..infer._progress import with_progress
+from .._compile._loop import Loop
+from .._errors import TraceError
+from ..infer._progress import LOGGER, Progress
+from ._arguments import Plan
+from ._state import EnsembleState
 
-S = TypeVar("S")
+
+class Carry(NamedTuple):
+    """What a loop carries: members, and the number of the step for those that are alive.
+
+    A member in quarantine stands still, and its own number with it. A number that goes up by one
+    whatever happens lets the noise of many steps be drawn ahead.
+    """
+
+    state: EnsembleState
+    clock: Tensor
+
+
+Step: TypeAlias = Callable[..., tuple[Carry, Tensor]]
+"""``step(carry, *tensors, plan=plan)``: one step of some members, and their losses."""
+
+
+class Training(NamedTuple):
+    """How to train.
+
+    Attributes:
+        step: The step.
+        loop: The same in compiled blocks; ``None``: do not compile.
+        must: Whether a step that cannot be traced is an error, or is taken in eager mode.
+        progress_bar: Whether to show one; by default if a terminal looks on.
+    """
+
+    step: Step
+    loop: Loop[Carry] | None
+    must: bool
+    progress_bar: bool | None
 
 
 def train(
-    step: Callable[..., tuple[S, Tensor]],
-    state: S,
-    num_steps: int,
-    args: tuple[Tensor, ...],
-    *,
-    progress_bar: bool | None = None,
-) -> tuple[S, Tensor]:
+    how: Training, state: EnsembleState, num_steps: int, tensors: tuple[Tensor, ...], plan: Plan
+) -> tuple[EnsembleState, Tensor]:
     """The state after ``num_steps`` steps, and the losses of each along a first dimension.
 
     Args:
-        step: A pure function ``step(state, *args)`` of pytrees of tensors.
-        state: Where to start.
+        how: The step, and how to take it.
+        state: Some members, or a single one, before them.
         num_steps: How many steps, at least one.
-        args: The same tensors for each step.
-        progress_bar: Whether to show one; by default if a terminal looks on.
+        tensors: The tensors of the arguments, the same for each step.
+        plan: All else of the arguments.
     """
+    carry = Carry(state, state.svi.step)
+    if is_transforming():  # there a loss cannot be read
+        return _collected(_singly(how, carry, num_steps, tensors, plan), state, None)
+    with Progress(num_steps, how.progress_bar) as progress:
+        if how.loop is not None:
+            at = int(state.svi.step.flatten()[0])
+            blocks = how.loop.blocks(carry, num_steps, at, tensors, {"plan": plan})
+            try:
+                return _collected(blocks, state, progress)
+            except TraceError as error:
+                if how.must:
+                    raise
+                LOGGER.warning("SVI: the steps of this run are not compiled. %s", error)
+        return _collected(_singly(how, carry, num_steps, tensors, plan), state, progress)
+
+
+def _singly(
+    how: Training, carry: Carry, num_steps: int, tensors: tuple[Tensor, ...], plan: Plan
+) -> Iterator[tuple[Carry, Tensor]]:
+    for _ in range(num_steps):
+        carry, loss = how.step(carry, *tensors, plan=plan)
+        yield carry, loss.unsqueeze(0)
+
+
+def _collected(
+    blocks: Iterator[tuple[Carry, Tensor]], state: EnsembleState, progress: Progress | None
+) -> tuple[EnsembleState, Tensor]:
     losses: list[Tensor] = []
-    records = _records(step, state, num_steps, args)
-    if not is_transforming():  # there a loss cannot be read
-        records = with_progress(records, num_steps, progress_bar)
-    for _, (now, loss), _ in records:
-        state = now
-        losses.append(loss)
-    return state, torch.stack(losses)
-
-
-def _records(
-    step: Callable[..., tuple[S, Tensor]], state: S, num_steps: int, args: tuple[Tensor, ...]
-) -> Iterator[tuple[int, tuple[S, Tensor], Tensor]]:
-    for count in range(1, num_steps + 1):
-        state, loss = step(state, *args)
-        yield count, (state, loss), loss.nanmean()
+    for carry, recorded in blocks:
+        state = carry.state
+        losses.append(recorded)
+        if progress is not None:
+            progress.advance(len(recorded), recorded[-1].nanmean())
+    return state, torch.cat(losses)
