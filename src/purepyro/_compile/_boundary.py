@@ -91,6 +91,8 @@ def inductor(
             "while_loop": mark,
             "torch.ops.higher_order.while_loop": mark,
         },
+        # What is read up to so often is computed where it is read: a buffer costs more.
+        "realize_reads_threshold": 8,
         # Every index is one of ours, and in range.
         "assert_indirect_indexing": False,
         # Half of the first compilation on a machine: a header that few graphs share, and a trial

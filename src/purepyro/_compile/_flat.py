@@ -17,7 +17,7 @@ import torch
 from torch import fx
 
 from ._boundary import aten, is_pointwise, value_of
-from ._graphs import Builder
+from ._graphs import Builder, needed_by
 
 # Views that keep the order of the numbers.
 _RESHAPES = frozenset(
@@ -40,6 +40,7 @@ class Joiner:
     def __init__(self, builder: Builder) -> None:
         self._builder = builder
         self._done: dict[tuple[fx.Node, ...], fx.Node] = {}
+        self._joint: dict[tuple[fx.Node, ...], fx.Node] = {}
         self._pieces: dict[fx.Node, tuple[fx.Node, int, int]] = {}
 
     def piece(self, vector: fx.Node, start: int, shape: Sequence[int]) -> fx.Node:
@@ -52,17 +53,32 @@ class Joiner:
 
     def joined(self, nodes: Sequence[fx.Node], depth: int = _DEPTH) -> fx.Node:
         """The numbers of ``nodes``, tensors of one dtype, one after another."""
-        key = tuple(map(_bare, nodes))
+        key = tuple(map(bare, nodes))
         if key not in self._done:
             self._done[key] = self._join(key, depth)
         return self._done[key]
 
+    def share(self, outputs: Sequence[fx.Node]) -> None:
+        """Let all use the vectors: a tensor that is a part of one is not computed by itself.
+
+        Only where no other part of the vector needs it first.
+        """
+        for nodes, vector in self._joint.items():
+            live = needed_by(outputs, ())
+            before = needed_by([vector], ())
+            start = 0
+            for node in nodes:
+                value = value_of(node)
+                if node in live and not before.intersection([node, *node.users]):
+                    node.replace_all_uses_with(self.piece(vector, start, value.shape))
+                start += value.numel()
+
     def _join(self, nodes: tuple[fx.Node, ...], depth: int) -> fx.Node:
-        found = self._whole_piece(nodes)
+        found = self._whole_piece(nodes) or self._uniform(nodes)
         if found is None and len(nodes) == 1:
             found = self._flat(nodes[0])
         if found is None and depth and _alike(nodes):
-            found = self._done_once(nodes, depth - 1)
+            found = self._joint[nodes] = self._done_once(nodes, depth - 1)
         if found is None:
             found = self._concatenated(nodes, depth)
         return found
@@ -85,7 +101,18 @@ class Joiner:
         self._pieces[part] = (vector, start, end)
         return part
 
-    def _done_once(self, nodes: Sequence[fx.Node], depth: int) -> fx.Node | None:
+    def _uniform(self, nodes: Sequence[fx.Node]) -> fx.Node | None:
+        """A vector of one and the same number, if ``nodes`` are."""
+        numbers = {_number(node) for node in nodes}
+        number = numbers.pop()
+        if numbers or number is None:
+            return None
+        value = value_of(nodes[0])
+        size = [sum(value_of(node).numel() for node in nodes)]
+        named = {"dtype": value.dtype, "device": value.device}
+        return self._call(aten.full.default, (size, number), nodes[0], size, named)
+
+    def _done_once(self, nodes: Sequence[fx.Node], depth: int) -> fx.Node:
         """The operation that ``nodes`` have in common, on the concatenations of its arguments."""
         args: list[Any] = []
         for column in zip(*(node.args for node in nodes), strict=True):
@@ -102,7 +129,7 @@ class Joiner:
 
     def _concatenated(self, nodes: Sequence[fx.Node], depth: int) -> fx.Node:
         """Runs of one operation are joined, all else is put side by side."""
-        runs = [list(run) for _, run in groupby(nodes, key=_signature)]
+        runs = [list(run) for _, run in groupby(nodes, key=likeness)]
         if len(runs) in (1, len(nodes)):
             parts = [self._flat(node) for node in nodes]
         else:
@@ -136,7 +163,27 @@ class Joiner:
         return node
 
 
-def _bare(node: fx.Node) -> fx.Node:
+_CONSTANTS: Mapping[object, float] = {
+    aten.ones_like.default: 1.0,
+    aten.zeros_like.default: 0.0,
+    aten.ones.default: 1.0,
+    aten.zeros.default: 0.0,
+}
+
+
+def _number(node: fx.Node) -> float | None:
+    """The number of which a tensor is full, if that is seen."""
+    if node.target in _CONSTANTS:
+        return _CONSTANTS[node.target]
+    if node.target is aten.neg.default or node.target is aten.expand.default:
+        below: Any = node.args[0]
+        number = _number(below)
+        return -number if number is not None and node.target is aten.neg.default else number
+    below = bare(node)
+    return None if below is node else _number(below)
+
+
+def bare(node: fx.Node) -> fx.Node:
     """The node behind reshapes."""
     while node.target in _RESHAPES and isinstance(node.args[0], fx.Node):
         node = node.args[0]
@@ -146,10 +193,10 @@ def _bare(node: fx.Node) -> fx.Node:
 def _alike(nodes: Sequence[fx.Node]) -> bool:
     """Whether ``nodes`` do the same number by number, to tensors of the same dtypes."""
     first = nodes[0]
-    return is_pointwise(first) and all(_signature(node) == _signature(first) for node in nodes)
+    return is_pointwise(first) and all(likeness(node) == likeness(first) for node in nodes)
 
 
-def _signature(node: fx.Node) -> object:
+def likeness(node: fx.Node) -> object:
     """All that nodes must share to be done as one."""
     if not is_pointwise(node):
         return node

@@ -17,8 +17,9 @@ from torch import fx
 
 from ._boundary import aten, is_view, value_of
 from ._flat import Joiner
-from ._graphs import Builder, inputs_of, needed_by, outputs_of
+from ._graphs import Builder, in_order, inputs_of, needed_by, outputs_of
 from ._pack import Pack
+from ._sums import join_sums
 
 
 class Role(IntEnum):
@@ -123,9 +124,10 @@ def packed(graph: fx.Graph, size: int, *, ahead: bool = True) -> Step:
         found[members[0]] if len(members) == 1 else joiner.joined([found[i] for i in members])
         for members in pack.groups
     ]
-    module = builder.module([*new, *found[len(wanted) :]])
-    module.graph.eliminate_dead_code()
-    return Step(module.graph, roles, fixed, pack)
+    builder.graph.output((*new, *found[len(wanted) :]))
+    join_sums(builder, joiner)
+    joiner.share(outputs_of(builder.graph))
+    return Step(in_order(builder.graph), roles, fixed, pack)
 
 
 class Frontier(NamedTuple):

@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from .._errors import PurepyroError, TraceError, describe
 from ..random._bits._nodes import as_nodes
 from ._boundary import LOCK, functional, graph_of
+from ._checks import without_checks
 from ._functional import made_functional, refuse_written, written_inputs
 from ._graphs import inputs_of, lifted
 
@@ -58,6 +59,7 @@ def trace(
     if not made_functional(module.graph):
         module = _traced(functional(recorder), stand_ins)
         _refuse_writes(module, inputs, names)
+    without_checks(module.graph)
     module.graph.eliminate_dead_code()
     captured = lifted(module)
     return Traced(module, captured, recorder.result)
