@@ -123,9 +123,12 @@ class Joiner:
             else:
                 pairs = zip(column, nodes, strict=True)
                 args.append(self.joined([self._as_wide(a, like) for a, like in pairs], depth))
-        size = sum(value_of(node).numel() for node in nodes)
+        size = [sum(value_of(node).numel() for node in nodes)]
+        if all(each is one for each, one in zip(args, nodes[0].args, strict=True)):
+            # All arguments are shared scalars, and so are the results.
+            return self._call(aten.expand.default, (nodes[0], size), nodes[0], size)
         target: Any = nodes[0].target
-        return self._call(target, tuple(args), nodes[0], [size], nodes[0].kwargs)
+        return self._call(target, args, nodes[0], size, nodes[0].kwargs)
 
     def _concatenated(self, nodes: Sequence[fx.Node], depth: int) -> fx.Node:
         """Runs of one operation are joined, all else is put side by side."""
