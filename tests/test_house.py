@@ -24,9 +24,15 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "src" / "purepyro"
 
 # Data flows from left to right; imports, also indirect ones, go from right to left.
-LAYERS = ("_errors", "random", "_fields", "_module", "_run", "infer", "ensemble")
+LAYERS = ("_errors", "random", "_fields", "_module", "_run", "infer", "ensemble", "distributed")
 
-PUBLIC = ("purepyro", "purepyro.random", "purepyro.infer", "purepyro.ensemble")
+PUBLIC = (
+    "purepyro",
+    "purepyro.random",
+    "purepyro.infer",
+    "purepyro.ensemble",
+    "purepyro.distributed",
+)
 
 # What draws from torch's global generator, or steers it.
 TORCH_DRAWS = frozenset(

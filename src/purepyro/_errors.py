@@ -95,6 +95,10 @@ class UnsupportedLayerError(PurepyroError, NotImplementedError):
     """A layer of a ``torch.nn`` module cannot run as it is asked to."""
 
 
+class RankError(PurepyroError, RuntimeError):
+    """A process of a distributed run is gone, or does something else than the others."""
+
+
 def describe(value: object) -> str:
     """A short text for a value: tensors as ``float32[3, 2]``, all else by ``repr``.
 

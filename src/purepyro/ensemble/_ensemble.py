@@ -145,22 +145,30 @@ class Ensemble(Generic[P]):
         """
         keys = checked_keys(keys, self.members)
         consume(keys, "Ensemble.init")
-        count = len(keys)
-        call = arguments(self.in_dims, args, kwargs, count)
+        call = arguments(self.in_dims, args, kwargs, len(keys))
+        if not is_transforming():
+            self._require_one_good(keys, call)
+        return self._begun(keys, call)
 
-        def one(key: Tensor, members: object, *tensors: Tensor) -> SVIState:
-            return started(lenient(self._svi_of(members)), key, call.rebuilt(tensors))
-
+    def _require_one_good(self, keys: Key, call: Arguments) -> None:
         def alone(i: int) -> SVIState:
             svi = self._svi_of(slice_of(self.members, i))
             return started(svi, keys[i], call.rebuilt(call.of_member(i)))
 
-        if not is_transforming():
-            require_one_good(alone, count)
+        require_one_good(alone, len(keys))
+
+    def _begun(self, keys: Key, call: Arguments) -> EnsembleState:
+        """The state before the first step, without a look whether it is of any use."""
+
+        def one(key: Tensor, members: object, *tensors: Tensor) -> SVIState:
+            return started(lenient(self._svi_of(members)), key, call.rebuilt(tensors))
+
         if self.map == "loop":
-            svi = stacked(
-                [one(keys[i], slice_of(self.members, i), *call.of_member(i)) for i in range(count)]
-            )
+            each = [
+                one(keys[i], slice_of(self.members, i), *call.of_member(i))
+                for i in range(len(keys))
+            ]
+            svi = stacked(each)
         else:
             over = torch.vmap(one, in_dims=(0, 0, *call.dims), chunk_size=self.chunk_size)
             # What does not depend on the key comes as a view of one member.
@@ -201,18 +209,21 @@ class Ensemble(Generic[P]):
     ) -> EnsembleRunResult:
         """:meth:`run`, going on from a state: of another run, of a selection, or of a file."""
         check_count(num_steps, "num_steps")
-        count = size_of(state)
-        call = arguments(self.in_dims, args, kwargs, count)
+        call = arguments(self.in_dims, args, kwargs, size_of(state))
+        result = self._trained(state, num_steps, call)
+        if num_steps and not is_transforming():
+            after = result.state
+            report(state, after, lambda i: self._cause(after, i, call))
+        return result
+
+    def _trained(self, state: EnsembleState, num_steps: int, call: Arguments) -> EnsembleRunResult:
+        """The members after ``num_steps`` steps, without a word about those that went bad."""
         if num_steps == 0:
-            return EnsembleRunResult(state, torch.zeros(0, count))
+            return EnsembleRunResult(state, torch.zeros(0, size_of(state)))
         how = self._training(state, num_steps)
         if self.map == "loop":
-            after, losses = one_by_one(how, state, num_steps, call)
-        else:
-            after, losses = in_chunks(how, state, num_steps, call, self.chunk_size)
-        if not is_transforming():
-            report(state, after, lambda i: self._cause(after, i, call))
-        return EnsembleRunResult(after, losses)
+            return EnsembleRunResult(*one_by_one(how, state, num_steps, call))
+        return EnsembleRunResult(*in_chunks(how, state, num_steps, call, self.chunk_size))
 
     def member(self, state: EnsembleState, i: int) -> SVIState:
         """Member ``i`` alone: an ordinary state, for ``svi.run_from`` or ``Predictive``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
@@ -25,29 +25,43 @@ def report(before: EnsembleState, after: EnsembleState, cause: Callable[[int], s
     Raises:
         SupportError: if no member is left.
     """
-    found = _set_apart(before, after)
+    found = set_apart(before.alive.tolist(), after.quarantined_at.tolist())
     if found:
-        _report_quarantine(found, size_of(after), cause)
-    if _all_equal(after):
-        LOGGER.warning(
-            "All %d members are equal, to the bit, so together they are no more than one: they "
-            "start from the same parameters, and no draw or data tells them apart. Let starting "
-            "values depend on the key, by a function, PyroParam(lambda: torch.randn(3)); also in "
-            "place of a torch.nn module's own: replace(model, {'net.weight': PyroParam(...)}).",
-            size_of(after),
-        )
+        report_quarantine(found, size_of(after), cause)
+    if all_equal(after):
+        warn_equal(size_of(after))
 
 
-def _set_apart(before: EnsembleState, after: EnsembleState) -> dict[int, int]:
-    """The members set apart in a run with their steps; all, if there is none left."""
-    steps: list[int] = after.quarantined_at.tolist()
-    was_alive: list[bool] = before.alive.tolist()
+def warn_equal(count: int) -> None:
+    """Tell that all members are one."""
+    LOGGER.warning(
+        "All %d members are equal, to the bit, so together they are no more than one: they "
+        "start from the same parameters, and no draw or data tells them apart. Let starting "
+        "values depend on the key, by a function, PyroParam(lambda: torch.randn(3)); also in "
+        "place of a torch.nn module's own: replace(model, {'net.weight': PyroParam(...)}).",
+        count,
+    )
+
+
+def set_apart(was_alive: Sequence[bool], steps: Sequence[int]) -> dict[int, int]:
+    """The members set apart in a run with their steps; all, if there is none left.
+
+    Args:
+        was_alive: For each member whether it was alive before the run.
+        steps: The ``quarantined_at`` of each after it.
+    """
     none_left = all(step >= 0 for step in steps)
     return {i: s for i, s in enumerate(steps) if s >= 0 and (was_alive[i] or none_left)}
 
 
-def _report_quarantine(found: dict[int, int], count: int, cause: Callable[[int], str]) -> None:
-    first = min(found, key=lambda member: (found[member], member))
+def first_of(found: dict[int, int]) -> int:
+    """The member that was set apart first."""
+    return min(found, key=lambda member: (found[member], member))
+
+
+def report_quarantine(found: dict[int, int], count: int, cause: Callable[[int], str]) -> None:
+    """Tell which members were set apart, and why the first was; refuse to go on without any."""
+    first = first_of(found)
     reason = cause(first)
     if len(found) == count:
         raise SupportError(
@@ -65,7 +79,7 @@ def _report_quarantine(found: dict[int, int], count: int, cause: Callable[[int],
     )
 
 
-def _all_equal(state: EnsembleState) -> bool:
+def all_equal(state: EnsembleState) -> bool:
     """Whether several members with keys of their own have one and the same parameters."""
     params = state.svi.params
     if size_of(state) < 2 or not params or _same(state.svi.key):

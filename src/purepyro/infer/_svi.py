@@ -170,14 +170,25 @@ class SVI(Generic[P]):
         self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[SVIState, Tensor]:
         """One step of the optimiser; returns the new state and the loss before the step."""
+        return self._descended(state, *self._gradients(state, *args, **kwargs))
+
+    def _gradients(
+        self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[Tensor, Params]:
+        """The loss of the next step, and its gradient by the parameters that are learnt."""
         key = fold_in(state.key, state.step)
-        before = self._learnt(state.params)
 
         def loss(learnt: Params) -> Tensor:
             params = {**state.params, **learnt} if self.frozen else learnt
             return self._loss(params, key, *args, **kwargs)
 
-        value, gradients = value_and_gradients(loss, before)
+        return value_and_gradients(loss, self._learnt(state.params))
+
+    def _descended(
+        self, state: SVIState, value: Tensor, gradients: Params
+    ) -> tuple[SVIState, Tensor]:
+        """The state after a step along these gradients, and the loss ``value`` before it."""
+        before = self._learnt(state.params)
         learnt, opt_state = descend(self.optim, gradients, state.opt_state, before)
         if self.on_nonfinite == "skip":
             good = all_finite((value, gradients, learnt))
