@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from operator import getitem
 from typing import Any, TypeAlias
 
 from torch import fx
@@ -18,8 +17,8 @@ from ..random._bits._nodes import OPERATOR
 from ._boundary import aten, value_of
 from ._graphs import Builder, inputs_of, outputs_of
 
-# For each node of the old graph the new one, or the list of a joined draw's lanes.
-Env: TypeAlias = dict[fx.Node, Any]
+# For each node of the old graph the new one.
+Env: TypeAlias = dict[fx.Node, fx.Node]
 
 
 def with_joint_draws(module: fx.GraphModule) -> fx.GraphModule:
@@ -33,12 +32,12 @@ def with_joint_draws(module: fx.GraphModule) -> fx.GraphModule:
         draws: dict[object, list[fx.Node]] = {}
         for node in here:
             if node.target is OPERATOR:
-                draws.setdefault(node.args[3], []).append(node)
+                draws.setdefault(node.args[2], []).append(node)
         for members in draws.values():
             _join(builder, members, env)
         for node in here:
             if node.target is not OPERATOR:
-                env[node] = _copied(builder, node, env)
+                env[node] = builder.copy_node(node, env)
     return builder.module([env[node] for node in outputs_of(graph)])
 
 
@@ -51,38 +50,51 @@ def _depths(graph: fx.Graph) -> dict[fx.Node, int]:
     return depth
 
 
-def _copied(builder: Builder, node: fx.Node, env: Env) -> fx.Node:
-    """A node in the new graph; the lanes of a joined draw are in a list already."""
-    source, *rest = node.args if node.target is getitem else (None,)
-    lanes = env.get(source) if isinstance(source, fx.Node) else None
-    if isinstance(lanes, list):
-        place: Any = rest[0]
-        found: fx.Node = lanes[place]
-        return found
-    return builder.copy_node(node, env)
-
-
 def _join(builder: Builder, members: list[fx.Node], env: Env) -> None:
-    """One draw in place of several, and the slices of its lanes in place of theirs."""
+    """One draw in place of several, and its slices in place of theirs."""
     if len(members) == 1:
         env[members[0]] = builder.copy_node(members[0], env)
         return
     call: Callable[..., fx.Node] = builder.call
-    shapes = [tuple(value_of(member)[0].shape) for member in members]
-    parts: list[list[fx.Node]] = [[], [], []]  # seeds, offsets, indices
-    for member, shape in zip(members, shapes, strict=True):
-        arguments: Any = member.args[:3]
-        for part, argument in zip(parts, arguments, strict=True):
-            wide = call(aten.expand.default, env[argument], list(shape))
-            part.append(call(aten.reshape.default, wide, [prod(shape)]))
-    whole = [call(aten.cat.default, part) for part in parts]
-    drawn = call(OPERATOR, *whole, members[0].args[3])
-    lanes = [call(getitem, drawn, i) for i in range(len(value_of(members[0])))]
+    shapes = [tuple(value_of(member).shape) for member in members]
+    index = call(aten.cat.default, [_indices(builder, m, env) for m in members])
+    key = _shared_key(members)
+    if key is None:
+        index = call(aten.reshape.default, index, [-1, 1])
+        drawn = call(OPERATOR, _keys(builder, members, env), index, members[0].args[2])
+    else:
+        drawn = call(OPERATOR, env[key], index, members[0].args[2])
+    lanes = call(aten.reshape.default, drawn, [-1, shapes[0][-1]])
     start = 0
     for member, shape in zip(members, shapes, strict=True):
-        stop = start + prod(shape)
-        env[member] = [
-            call(aten.reshape.default, call(aten.slice.Tensor, lane, 0, start, stop), list(shape))
-            for lane in lanes
-        ]
+        stop = start + prod(shape[:-1])
+        part = call(aten.slice.Tensor, lanes, 0, start, stop)
+        env[member] = call(aten.reshape.default, part, list(shape))
         start = stop
+
+
+def _shared_key(members: list[fx.Node]) -> fx.Node | None:
+    """The single key from which all draw, if it is one."""
+    keys: list[Any] = [member.args[0] for member in members]
+    shared = all(key is keys[0] for key in keys) and value_of(keys[0]).dim() == 1
+    return keys[0] if shared else None
+
+
+def _keys(builder: Builder, members: list[fx.Node], env: Env) -> fx.Node:
+    """The keys of all blocks, one below another."""
+    call: Callable[..., fx.Node] = builder.call
+    parts = []
+    for member in members:
+        key: Any = member.args[0]
+        blocks = list(value_of(member).shape[:-1])
+        wide = call(aten.expand.default, call(aten.unsqueeze.default, env[key], -2), [*blocks, 2])
+        parts.append(call(aten.reshape.default, wide, [prod(blocks), 2]))
+    return call(aten.cat.default, parts)
+
+
+def _indices(builder: Builder, member: fx.Node, env: Env) -> fx.Node:
+    """Which blocks a draw takes, one below another."""
+    index: Any = member.args[1]
+    blocks = list(value_of(member).shape[:-1])
+    wide = builder.call(aten.expand.default, env[index], blocks)
+    return builder.call(aten.reshape.default, wide, [prod(blocks)])

@@ -50,7 +50,7 @@ def split(key: Key, num: int = 2) -> Key:
     pairs = readable(checked)
     if pairs is None:
         index = torch.arange(num, device=checked.device)
-        return as_key(_stacked(_nodes.lanes(checked, index, "keys")).movedim(-2, 0))
+        return as_key(_nodes.lanes(checked, index, "keys").movedim(-2, 0))
     return _host_keys(_host.blocks(pairs, num), (num, *checked.shape))
 
 
@@ -125,7 +125,7 @@ def fold_in_integer(key: Key, data: int) -> Key:
     """`fold_in` of an integer, without the checks."""
     pairs = readable(key)
     if pairs is None:
-        return as_key(_stacked(_nodes.lanes(key, data, "keys")).squeeze(-2))
+        return as_key(_nodes.lanes(key, data, "keys").squeeze(-2))
     if key.dim() == 1:
         seed, offset = pairs[0].tolist()
         derived = _host.derived(seed, offset + data)
@@ -144,12 +144,7 @@ def _fold_in_tensor(key: Key, data: Tensor) -> Key:
             integer = int(number)
         return fold_in_integer(key, integer)
     words = data.view(torch.int64) if data.dtype is torch.uint64 else data.to(torch.int64)
-    return as_key(_stacked(_nodes.lanes(key, words.unsqueeze(-1), "keys")).squeeze(-2))
-
-
-def _stacked(lanes: list[Tensor]) -> Tensor:
-    """Keys (*batch, count, 2) from their two words."""
-    return torch.stack(lanes, dim=-1)
+    return as_key(_nodes.lanes(key, words.unsqueeze(-1), "keys").squeeze(-2))
 
 
 def _host_keys(blocks: tuple[_host.Words, _host.Words], shape: tuple[int, ...]) -> Key:

@@ -18,8 +18,8 @@ from torch.library import Library, register_fake, register_vmap
 
 from . import _numbers, _philox
 
-Kind = Literal["words", "keys", "normals", "wide_normals"]
-"""What to make of a block: 4 words, the 2 words of a key, 4 float32 or 2 float64 normal numbers."""
+Kind = Literal["words", "wide_words", "keys", "normals", "wide_normals"]
+"""What to make of a block: 4 words, or 2 of 64 bits, or those of a key; 4 or 2 normal numbers."""
 
 _AS_NODES: ContextVar[bool] = ContextVar("purepyro_as_nodes", default=False)
 
@@ -34,42 +34,45 @@ def as_nodes() -> Iterator[None]:
         _AS_NODES.reset(token)
 
 
-def blocks(key: Tensor, count: int, kind: Kind) -> list[Tensor]:
-    """The lanes of blocks 0 to `count` - 1 of each key, (*batch, count) each.
-
-    Four tensors, not one: a stacked tensor with its flips makes Inductor materialise a buffer a
-    round.
-    """
+def blocks(key: Tensor, count: int, kind: Kind) -> Tensor:
+    """What to make of blocks 0 to `count` - 1 of each key, (*batch, count, lanes)."""
     return lanes(key, torch.arange(count, device=key.device), kind)
 
 
-def lanes(key: Tensor, index: Tensor | int, kind: Kind) -> list[Tensor]:
-    """The lanes of each key's blocks at `index`.
+def lanes(key: Tensor, index: Tensor | int, kind: Kind) -> Tensor:
+    """What to make of each key's blocks at `index`.
 
     Args:
         key: Keys, int64 (*batch, 2).
         index: 64-bit words, int64 that broadcasts with (*batch, 1), or one for all.
-        kind: What to make of the words.
+        kind: What to make of a block.
+
+    Returns:
+        (*batch, count, lanes), where `index` has `count` in its last dimension, or 1.
     """
-    seed, offset = key.unsqueeze(-2).unbind(-1)
     if not _AS_NODES.get():
-        return _made(_philox.words(seed, offset, index), kind)
+        return expanded(key, index, kind)
     if isinstance(index, int):
         signed = (index + (1 << 63)) % (1 << 64) - (1 << 63)
-        index = torch.full((), signed, dtype=torch.int64, device=key.device)
-    found: list[Tensor] = OPERATOR(seed, offset, index, kind)
+        index = torch.full((1,), signed, dtype=torch.int64, device=key.device)
+    found: Tensor = OPERATOR(key, index, kind)
     return found
 
 
-def expanded(seed: Tensor, offset: Tensor, index: Tensor, kind: Kind) -> list[Tensor]:
+def expanded(key: Tensor, index: Tensor | int, kind: Kind) -> Tensor:
     """What the node computes, in operations of torch."""
-    return _made(_philox.words(seed, offset, index), kind)
+    seed, offset = key.unsqueeze(-2).unbind(-1)
+    # Four tensors up to here: one stacked tensor with its flips makes Inductor materialise a buffer
+    # a round.
+    return torch.stack(_made(_philox.words(seed, offset, index), kind), dim=-1)
 
 
 def _made(words: _philox.Words, kind: Kind) -> list[Tensor]:
     w0, w1, w2, w3 = words
     if kind == "keys":
         return [_philox.join(w0, w1), _philox.join(w2, w3)]
+    if kind == "wide_words":  # the first word of a pair is the high half
+        return [_philox.join(w1, w0), _philox.join(w3, w2)]
     if kind == "normals":
         one, two, three, four = map(_numbers.single, words)
         return [*_numbers.box_muller(one, two), *_numbers.box_muller(three, four)]
@@ -78,35 +81,34 @@ def _made(words: _philox.Words, kind: Kind) -> list[Tensor]:
     return [w0, w1, w2, w3]
 
 
-def _shapes(seed: Tensor, offset: Tensor, index: Tensor, kind: Kind) -> list[Tensor]:
-    """Tensors like the node's results, without numbers."""
-    shape = np.broadcast_shapes(seed.shape, offset.shape, index.shape)
+def _shapes(key: Tensor, index: Tensor, kind: Kind) -> Tensor:
+    """A tensor like the node's result, without numbers."""
+    shape = np.broadcast_shapes((*key.shape[:-1], 1), index.shape)
     count = 4 if kind in ("words", "normals") else 2
     dtypes = {"normals": torch.float32, "wide_normals": torch.float64}
-    return [seed.new_empty(shape, dtype=dtypes.get(kind, torch.int64)) for _ in range(count)]
+    return key.new_empty((*shape, count), dtype=dtypes.get(kind, torch.int64))
 
 
 def _under_vmap(
-    info: object, in_dims: tuple[int | None, ...], *args: Any
-) -> tuple[list[Tensor], list[int]]:
+    info: object, in_dims: tuple[int | None, ...], key: Tensor, index: Tensor, kind: Kind
+) -> tuple[Tensor, int]:
     """The rule of vmap: the batch goes first, ranks are levelled behind it."""
-    tensors = [
-        tensor if dim is None else tensor.movedim(dim, 0)
-        for tensor, dim in zip(args[:3], in_dims, strict=False)
-    ]
-    ranks = [t.dim() - (d is not None) for t, d in zip(tensors, in_dims, strict=False)]
-    level = max(ranks)
-    seed, offset, index = (
-        t if d is None else t.reshape(t.shape[0], *[1] * (level - rank), *t.shape[1:])
-        for t, d, rank in zip(tensors, in_dims, ranks, strict=False)
-    )
-    found: list[Tensor] = OPERATOR(seed, offset, index, args[3])
-    return found, [0] * len(found)
+    of_key, of_index = in_dims[:2]
+    rank = max(key.dim() - (of_key is not None), index.dim() - (of_index is not None))
+    found: Tensor = OPERATOR(_batched(key, of_key, rank), _batched(index, of_index, rank), kind)
+    return found, 0
+
+
+def _batched(tensor: Tensor, dim: int | None, rank: int) -> Tensor:
+    if dim is None:
+        return tensor
+    first = tensor.movedim(dim, 0)
+    return first.reshape(first.shape[0], *[1] * (rank + 1 - first.dim()), *first.shape[1:])
 
 
 _make: Any = Library  # which torch leaves untyped
 _LIBRARY = _make("purepyro", "DEF")
-_LIBRARY.define("philox(Tensor seed, Tensor offset, Tensor index, str kind) -> Tensor[]")
+_LIBRARY.define("philox(Tensor key, Tensor index, str kind) -> Tensor")
 _LIBRARY.impl("philox", expanded, "CompositeExplicitAutograd")
 register_fake("purepyro::philox", _shapes, lib=_LIBRARY)
 register_vmap("purepyro::philox", _under_vmap, lib=_LIBRARY)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._concrete import outside_transforms, readable
-from . import _host, _native, _nodes, _philox
+from . import _host, _native, _nodes
 from ._constants import MASK32
 from ._host import Wide, Words
 from ._numbers import box_muller, double, single
@@ -37,7 +37,7 @@ def words(plan: Plan) -> Tensor:
         with outside_transforms():
             found = _host_words(pairs, plan.size).astype(np.int64)
             return torch.from_numpy(found).reshape(plan.shape)
-    return _interleaved(_nodes.blocks(plan.keys, -(-plan.size // 4), "words"), plan)
+    return _cut(_nodes.blocks(plan.keys, -(-plan.size // 4), "words"), plan)
 
 
 def wide_words(plan: Plan) -> Tensor:
@@ -50,8 +50,7 @@ def wide_words(plan: Plan) -> Tensor:
         with outside_transforms():
             found = _host_wide_words(pairs, plan.size).view(np.int64)
             return torch.from_numpy(found).reshape(plan.shape)
-    w0, w1, w2, w3 = _nodes.blocks(plan.keys, -(-plan.size // 2), "words")
-    return _interleaved([_philox.join(w1, w0), _philox.join(w3, w2)], plan)
+    return _cut(_nodes.blocks(plan.keys, -(-plan.size // 2), "wide_words"), plan)
 
 
 def uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
@@ -85,9 +84,8 @@ def normals(plan: Plan, dtype: torch.dtype) -> Tensor:
         with outside_transforms():
             return _host_normals(pairs, plan.size, dtype).reshape(plan.shape)
     if dtype is torch.float64:
-        return _interleaved(_nodes.blocks(plan.keys, -(-plan.size // 2), "wide_normals"), plan)
-    found = _nodes.blocks(plan.keys, -(-plan.size // 4), "normals")
-    return _interleaved(found, plan).to(dtype)
+        return _cut(_nodes.blocks(plan.keys, -(-plan.size // 2), "wide_normals"), plan)
+    return _cut(_nodes.blocks(plan.keys, -(-plan.size // 4), "normals"), plan).to(dtype)
 
 
 def _normals_of_words(plan: Plan, dtype: torch.dtype) -> Tensor:
@@ -99,13 +97,12 @@ def _normals_of_words(plan: Plan, dtype: torch.dtype) -> Tensor:
     else:
         number = single(words(whole))
     numbers = box_muller(number[..., 0::2], number[..., 1::2])
-    return _interleaved([*numbers], plan).to(dtype)
+    return _cut(torch.stack(numbers, dim=-1), plan).to(dtype)
 
 
-def _interleaved(parts: list[Tensor], plan: Plan) -> Tensor:
-    """The parts of each block side by side, block after block, cut to the plan's count."""
-    found = torch.stack(parts, dim=-1).flatten(-2)
-    return found[..., : plan.size].reshape(plan.shape)
+def _cut(found: Tensor, plan: Plan) -> Tensor:
+    """The lanes of each block side by side, block after block, cut to the plan's count."""
+    return found.flatten(-2)[..., : plan.size].reshape(plan.shape)
 
 
 def _top(word: Tensor) -> Tensor:
