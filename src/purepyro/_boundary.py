@@ -44,7 +44,7 @@ Msg: TypeAlias = Any
 
 # Pyro keeps its handler stack and plate dimensions in process-wide lists, so runs take turns.
 # Re-entrant: a model may itself call `apply`.
-_LOCK = threading.RLock()
+RUN_LOCK = threading.RLock()
 
 _PYRO_MODULE: Any = pyro_module
 _STORE = pyro.get_param_store()
@@ -69,7 +69,7 @@ class Hermetic:
         self._answer = answer
 
     def __enter__(self) -> None:
-        _LOCK.acquire()
+        RUN_LOCK.acquire()
         self._stack = runtime._PYRO_STACK[:]
         self._dims = runtime._DIM_ALLOCATOR._stack[:]
         self._default = runtime.default_process_message
@@ -96,7 +96,7 @@ class Hermetic:
         vars(_STORE).update(self._store)
         TorchDistribution.set_default_validate_args(self._validates)
         _PYRO_MODULE._MODULE_LOCAL_PARAMS = self._local_params
-        _LOCK.release()
+        RUN_LOCK.release()
 
     def _default_process_message(self, msg: Msg) -> None:
         if not self._answer(msg):
@@ -329,7 +329,7 @@ def unvalidated() -> Iterator[None]:
 
     The switches are process-wide, so other runs wait until they are back.
     """
-    with _LOCK, pyro.validation_enabled(False):
+    with RUN_LOCK, pyro.validation_enabled(False):
         yield
 
 

@@ -34,7 +34,9 @@ def compiled(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Run:
         return module
     mark = sha256("\n".join(part.code for part in parts).encode()).hexdigest()
     try:
-        return inductor(module, inputs, mark)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of its own deprecated functions
+            return inductor(module, inputs, mark)
     except Exception as error:  # whatever the compiler trips over, the graph is right
         reason = str(error).strip().splitlines()
         LOGGER.warning("Inductor failed on a graph: %s", error)

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor, fx
 from torch._C._dynamo import guards as _guards
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from ..random._bits._nodes import OPERATOR, expanded
 
@@ -33,7 +35,13 @@ LOCK = threading.RLock()
 
 def graph_of(fn: Callable[..., object], inputs: Sequence[Tensor]) -> fx.GraphModule:
     """The operations that ``fn`` does on tensors like ``inputs``; it computes no numbers."""
-    made: fx.GraphModule = _make_fx(fn, tracing_mode="fake", _allow_non_fake_inputs=True)(*inputs)
+    # Numbers that depend on data end the trace, where they are asked for.
+    sizes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=sizes, static_shapes=True)
+    fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in inputs]
+    with mode:
+        make = _make_fx(fn, tracing_mode="fake", _allow_non_fake_inputs=True)
+        made: fx.GraphModule = make(*fakes)
     return made
 
 
@@ -140,6 +148,24 @@ def writes(node: fx.Node) -> bool:
         argument.alias_info is not None and argument.alias_info.is_write
         for argument in node.target._schema.arguments
     )
+
+
+def written_by(node: fx.Node) -> list[fx.Node]:
+    """The arguments that a node changes in place."""
+    found: list[fx.Node] = []
+    schema: Any = cast("Any", node.target)._schema
+    for place, argument in enumerate(schema.arguments):
+        if _is_written(argument):
+            given = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
+            each = given if isinstance(given, (tuple, list)) else (given,)
+            found += [one for one in each if isinstance(one, fx.Node)]
+    return found
+
+
+def is_random(node: fx.Node) -> bool:
+    """Whether a node draws from torch's global generator."""
+    target = node.target
+    return isinstance(target, OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
 
 
 def is_view(node: fx.Node) -> bool:

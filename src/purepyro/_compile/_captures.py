@@ -2,37 +2,53 @@
 
 A graph takes the tensors that it captured as inputs, so their numbers are always those of the call.
 If a name, an attribute or an item holds another tensor by then, that one is taken: the way from the
-function to each captured tensor is remembered, as far as it leads over things that can change.
+function to each captured tensor is remembered, as far as it leads over things that can change. What
+is no tensor, and may change as well, is remembered as it was: if it is something else, a graph is
+out of date. Attributes count only if the function, or one that it calls, names them.
 """
 
 from __future__ import annotations
 
-import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import BuiltinFunctionType, CellType, FunctionType, MethodType, ModuleType
-from typing import Any
+from functools import partial
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, Final
 
 import attrs
-from torch import Tensor
+from torch import Tensor, nn
+
+from .._errors import describe
 
 _LIMIT = 20_000  # objects to look at
 
 # Values that a program may read while it is traced, so that the graph holds for them only.
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
+# Whose globals and attributes are their own business.
+_LIBRARIES = frozenset(
+    {"attr", "attrs", "numpy", "optree", "purepyro", "pyro", "torch", "torchopt", "tqdm"}
+    | sys.stdlib_module_names
+)
+
+_GONE = (AttributeError, KeyError, IndexError, TypeError, ValueError)
+
 
 @attrs.frozen
 class Step:
-    """One step on the way: what it is called, how to take it, and whether it may lead elsewhere."""
+    """One step on the way.
+
+    Attributes:
+        name: What it is called.
+        take: How to take it.
+        mutable: Whether it may lead elsewhere by the next call.
+        read: Whether the function may read what is there.
+    """
 
     name: str
     take: Callable[[Any], object]
     mutable: bool
-
-    @property
-    def is_variable(self) -> bool:
-        """Whether the step is to a variable of a function's surroundings."""
-        return self.mutable and self.name.startswith(" ")
+    read: bool = True
 
 
 @attrs.frozen
@@ -48,7 +64,7 @@ class Way:
         try:
             for step in self.steps:
                 here = step.take(here)
-        except (AttributeError, KeyError, IndexError, ValueError):
+        except _GONE:
             return None
         return here
 
@@ -58,87 +74,171 @@ class Way:
         return any(step.mutable for step in self.steps)
 
     @property
+    def watched(self) -> bool:
+        """Whether the last step may lead elsewhere, and the function may read what is there."""
+        return bool(self.steps) and self.steps[-1].mutable and self.read
+
+    @property
+    def read(self) -> bool:
+        """Whether the function may read what is there."""
+        return all(step.read for step in self.steps)
+
+    @property
     def name(self) -> str:
         """The way in words, such as ``model.scale``."""
-        return "".join(step.name for step in self.steps).lstrip(".")
+        return "".join(step.name for step in self.steps).strip(" .")
+
+
+@attrs.frozen
+class Seen:
+    """Something that is no tensor, as it was."""
+
+    way: Way
+    value: object
+    mark: object
+    text: str
+
+    def changed(self) -> str | None:
+        """What has become of it, if it is another now."""
+        now = self.way.end()
+        if now is self.value and not isinstance(now, (dict, list, set)):
+            return None
+        if _mark(now) == self.mark:
+            return None
+        return f"{self.way.name} was {self.text} and is {describe(now)}"
 
 
 @attrs.frozen
 class Captures:
-    """What a function captured: ways to tensors, and the plain values in its closures."""
+    """What a function captured.
 
-    tensors: tuple[Way | Tensor, ...]
-    values: tuple[tuple[Way, object], ...]
+    Attributes:
+        tensors: Of each tensor all ways that may lead elsewhere, or the tensor if there is none.
+        values: All else that may change.
+    """
+
+    tensors: tuple[tuple[Way, ...] | Tensor, ...]
+    values: tuple[Seen, ...]
 
     def current(self) -> list[Tensor] | None:
-        """The captured tensors as they are now; ``None`` if one is none any more."""
+        """The captured tensors as they are now.
+
+        ``None`` if one is none any more, or what was one tensor under two names is two.
+        """
         found: list[Tensor] = []
         for each in self.tensors:
-            tensor = each.end() if isinstance(each, Way) else each
-            if not isinstance(tensor, Tensor):
+            ends = [each] if isinstance(each, Tensor) else [way.end() for way in each]
+            tensor = ends[0]
+            if not isinstance(tensor, Tensor) or any(end is not tensor for end in ends[1:]):
                 return None
             found.append(tensor)
         return found
 
     def changed(self) -> str | None:
-        """The first plain value that is another now."""
-        for way, value in self.values:
-            now = way.end()
-            if type(now) is not type(value) or (now != value and now == now):
-                return f"{way.name} was {value!r} and is {now!r}"
+        """The first value that is another now."""
+        for value in self.values:
+            change = value.changed()
+            if change:
+                return change
         return None
 
 
 def captures(roots: Sequence[object], tensors: Sequence[Tensor]) -> Captures:
-    """How to come from the ``roots`` to these tensors again."""
+    """How to come from the ``roots`` to these tensors again, and to all else that may change."""
     wanted = {id(tensor): None for tensor in tensors}
-    ways: dict[int, Way] = {}
-    values: list[tuple[Way, object]] = []
-    for way, value in _walk(roots):
+    ways: dict[int, list[Way]] = {}
+    values: list[Seen] = []
+    for way, value in _found(roots):
         if isinstance(value, Tensor):
             if id(value) in wanted:
-                ways.setdefault(id(value), way)
-        elif isinstance(value, _PLAIN) and way.steps and way.steps[-1].is_variable:
-            values.append((way, value))
-    found = [ways.get(id(tensor)) for tensor in tensors]
-    return Captures(
-        tuple(
-            way if way is not None and way.mutable else tensor
-            for way, tensor in zip(found, tensors, strict=True)
-        ),
-        tuple(values),
-    )
+                ways.setdefault(id(value), []).append(way)
+        elif way.watched and not isinstance(value, ModuleType):
+            values.append(Seen(way, value, _mark(value), describe(value)))
+    return Captures(tuple(_kept(tensor, ways) for tensor in tensors), tuple(values))
 
 
-def _walk(roots: Sequence[object]) -> Iterator[tuple[Way, object]]:
-    """All that the roots lead to, each once, nearest first."""
+def _kept(tensor: Tensor, ways: Mapping[int, Sequence[Way]]) -> tuple[Way, ...] | Tensor:
+    """The ways to a tensor that may lead elsewhere; those that are surely read, if there are."""
+    mutable = [way for way in ways.get(id(tensor), ()) if way.mutable]
+    read = [way for way in mutable if way.read]
+    return tuple(read or mutable[:1]) or tensor
+
+
+def _mark(value: object) -> object:
+    """What must be the same by the next call; ways lead on to what is in containers and objects."""
+    if isinstance(value, Tensor):
+        return Tensor
+    if isinstance(value, float):
+        return float, value.hex()
+    if isinstance(value, _PLAIN):
+        return type(value), value
+    if isinstance(value, FunctionType):
+        given = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+        return value.__code__, tuple(map(_mark, given))
+    if isinstance(value, partial):
+        return _mark(value.func), _mark(value.args), tuple(map(_mark, value.keywords.items()))
+    if isinstance(value, dict):
+        return dict, tuple(value)
+    if isinstance(value, list):
+        return list, len(value)
+    if isinstance(value, set):
+        return set, frozenset(value)
+    if isinstance(value, tuple):
+        return type(value), tuple(map(_mark, value))
+    if isinstance(value, nn.Module):
+        return type(value), value.extra_repr()
+    if callable(value) or _is_frozen(value):
+        return id(value)
+    # The ways lead on to its attributes; if it has none, it is a value of its kind (a dtype).
+    return type(value) if hasattr(value, "__dict__") else (type(value), _hashable(value))
+
+
+def _hashable(value: object) -> object:
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return value
+
+
+def _found(roots: Sequence[object]) -> list[tuple[Way, object]]:
+    """All that the roots lead to, nearest first."""
+    names: set[str] = set()
+    while True:
+        size = len(names)
+        found = list(_walk(roots, names))
+        if len(names) == size:
+            return found
+
+
+def _walk(roots: Sequence[object], names: set[str]) -> Iterator[tuple[Way, object]]:
+    """The same, for these names of attributes, to which those in the code on the way are added."""
     queue = [(Way(root, ()), root) for root in roots]
     seen: set[int] = set()
     for way, value in queue:
-        if not isinstance(value, _PLAIN):
-            if id(value) in seen or len(seen) > _LIMIT:
-                continue
-            seen.add(id(value))
         yield way, value
-        for step in _steps(value):
+        if isinstance(value, (Tensor, *_PLAIN)) or id(value) in seen or len(seen) > _LIMIT:
+            continue
+        seen.add(id(value))
+        for step in _steps(value, names):
             try:
                 queue.append((Way(way.start, (*way.steps, step)), step.take(value)))
-            except (AttributeError, KeyError, IndexError, ValueError):
+            except _GONE:
                 continue
 
 
-def _steps(value: object) -> Iterator[Step]:
+def _steps(value: object, names: set[str]) -> Iterator[Step]:
     """The steps that lead on from a value."""
-    if isinstance(value, (Tensor, ModuleType, type, BuiltinFunctionType, *_PLAIN)):
-        return
     if type(value).__module__.startswith(__package__ or "?"):
-        return  # graphs, and all that belongs to them
-    if isinstance(value, FunctionType):
-        yield from _of_function(value)
+        # Graphs, and all that belongs to them.
+        if hasattr(value, "__wrapped__"):
+            yield _WRAPPED
+    elif isinstance(value, FunctionType):
+        yield from _of_function(value, names)
     elif isinstance(value, MethodType):
         yield Step("", lambda method: method.__self__, False)
         yield Step("", lambda method: method.__func__, False)
-    elif isinstance(value, functools.partial):
+    elif isinstance(value, partial):
         yield Step("", lambda each: each.func, False)
         yield Step(".args", lambda each: each.args, False)
         yield Step(".keywords", lambda each: each.keywords, False)
@@ -146,24 +246,37 @@ def _steps(value: object) -> Iterator[Step]:
         yield from (_item(key, isinstance(value, dict)) for key in list(value))
     elif isinstance(value, (tuple, list)):
         yield from (_item(i, isinstance(value, list)) for i in range(len(value)))
-    else:
-        yield from _of_instance(value)
+    elif isinstance(value, (ModuleType, type)):
+        yield from _of_namespace(value, names)
+    elif not isinstance(value, BuiltinFunctionType):
+        yield from _of_instance(value, names)
 
 
-def _of_function(function: FunctionType) -> Iterator[Step]:
-    code, own = function.__code__, not _is_library(function)
+_WRAPPED: Final = Step("", lambda each: each.__wrapped__, False)
+
+
+def _of_function(function: FunctionType, names: set[str]) -> Iterator[Step]:
+    code, own = function.__code__, not _is_library(function.__globals__.get("__name__"))
     for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        yield Step(f" {name}", functools.partial(_content, cell=cell), own)
-    wrapped = getattr(function, "__wrapped__", None)
-    if wrapped is not None:
-        yield Step("", lambda each: each.__wrapped__, False)
+        yield Step(f" {name}", partial(_content, cell=cell), own)
+    if hasattr(function, "__wrapped__"):
+        yield _WRAPPED
     if not own:
         return
-    for name in code.co_names:
-        if name in function.__globals__:
-            yield Step(f" {name}", functools.partial(_global, name=name), True)
+    read = _names_in(code)
+    names |= read
+    for name in sorted(read & function.__globals__.keys()):
+        yield Step(f" {name}", partial(_global, name=name), True)
     for i, _ in enumerate(function.__defaults__ or ()):
-        yield Step(f" default {i}", functools.partial(_default, index=i), False)
+        yield Step(f" default {i}", partial(_default, index=i), False)
+    for name in function.__kwdefaults__ or ():
+        yield Step(f" default {name}", partial(_keyword_default, name=name), False)
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """The globals and attributes that a piece of code names, that of inner functions included."""
+    inner = [_names_in(each) for each in code.co_consts if isinstance(each, CodeType)]
+    return set(code.co_names).union(*inner)
 
 
 def _content(_: object, cell: CellType) -> object:
@@ -178,18 +291,54 @@ def _default(function: FunctionType, index: int) -> object:
     return (function.__defaults__ or ())[index]
 
 
+def _keyword_default(function: FunctionType, name: str) -> object:
+    return (function.__kwdefaults__ or {})[name]
+
+
 def _item(key: object, mutable: bool) -> Step:
     return Step(f"[{key!r}]", lambda container: container[key], mutable)
 
 
-def _of_instance(value: object) -> Iterator[Step]:
-    frozen = _is_frozen(value)
-    names = [*getattr(value, "__dict__", ())]
+def _of_namespace(owner: ModuleType | type, names: set[str]) -> Iterator[Step]:
+    """What is named of the user's own modules and classes."""
+    kinds = owner.__mro__ if isinstance(owner, type) else (owner,)
+    for each in kinds:
+        if not _is_library(each.__module__ if isinstance(each, type) else each.__name__):
+            for name in sorted((names | _CALLED) & vars(each).keys()):
+                mutable = not (isinstance(owner, type) and hasattr(vars(each)[name], "__get__"))
+                yield Step(f".{name}", partial(_attribute_of, owner=each, name=name), mutable)
+
+
+def _attribute_of(value: object, owner: object, name: str) -> object:
+    """An attribute of a module or class: the function itself where it is wrapped in one.
+
+    An instance may have got one of its own in the meantime.
+    """
+    own = getattr(value, "__dict__", {})
+    found = own[name] if name in own else vars(owner)[name]
+    if isinstance(found, property):
+        return found.fget
+    return found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
+
+
+def _of_instance(value: object, names: set[str]) -> Iterator[Step]:
     kind: Any = type(value)
-    if attrs.has(kind):
-        names += [field.name for field in attrs.fields(kind) if field.name not in names]
-    for name in names:
-        yield Step(f".{name}", functools.partial(_attribute, name=name), not frozen)
+    frozen, library = _is_frozen(value), _is_library(kind.__module__)
+    own = [*getattr(value, "__dict__", ())]
+    for each in kind.__mro__:
+        slots = vars(each).get("__slots__", ())
+        own += [slots] if isinstance(slots, str) else slots
+    for name in dict.fromkeys(own):
+        named = frozen or (name in names and not library)
+        read = named or (isinstance(value, nn.Module) and name in _PARTS)
+        yield Step(f".{name}", partial(_attribute, name=name), not frozen, read)
+    yield from _of_namespace(kind, names)
+
+
+# Called without being named.
+_CALLED = frozenset({"__call__", "forward"})
+# What a layer's `forward` reads beside numbers that stay.
+_PARTS = frozenset({"_modules", "training"})
 
 
 def _attribute(owner: object, name: str) -> object:
@@ -198,12 +347,14 @@ def _attribute(owner: object, name: str) -> object:
 
 
 def _is_frozen(value: object) -> bool:
-    """Whether the attributes of a value stay: those of a frozen attrs class do."""
-    setter: object = type(value).__setattr__
-    return attrs.has(type(value)) and setter is not object.__setattr__
+    """Whether the attributes of a value stay: those of frozen attrs and data classes do."""
+    kind: Any = type(value)
+    if attrs.has(kind):
+        return kind.__setattr__ is not object.__setattr__
+    settings = getattr(kind, "__dataclass_params__", None)
+    return settings is not None and bool(settings.frozen)
 
 
-def _is_library(function: FunctionType) -> bool:
-    """Whether a function is torch's, Pyro's or ours, whose globals are their own business."""
-    package = (function.__module__ or "").partition(".")[0]
-    return package in ("torch", "pyro", "purepyro", "torchopt", "optree")
+def _is_library(module: object) -> bool:
+    """Whether a module, by its dotted name, is torch's, Pyro's, ours or Python's own."""
+    return str(module or "").partition(".")[0] in _LIBRARIES

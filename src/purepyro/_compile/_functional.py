@@ -10,7 +10,8 @@ from __future__ import annotations
 from torch import fx
 
 from .._errors import MutationError
-from ._boundary import is_view, out_of_place, value_of, writes
+from ._boundary import is_view, out_of_place, value_of, writes, written_by
+from ._graphs import viewed
 
 
 def made_functional(graph: fx.Graph) -> bool:
@@ -31,20 +32,19 @@ def written_inputs(graph: fx.Graph) -> list[fx.Node]:
     return [
         root
         for node in graph.nodes
-        if writes(node) and (root := _root(node)).op in ("placeholder", "get_attr")
+        if writes(node)
+        for owner in written_by(node)
+        if (root := _root(owner)).op in ("placeholder", "get_attr")
     ]
 
 
 def _root(node: fx.Node) -> fx.Node:
-    """The node that made the memory which ``node`` writes into."""
-    owner = node.args[0]
-    assert isinstance(owner, fx.Node)
-    while owner.op == "call_function" and (is_view(owner) or writes(owner)):
-        below = owner.args[0]
-        if not isinstance(below, fx.Node):
-            break
-        owner = below
-    return owner
+    """The node that made the memory of ``node``."""
+    while True:
+        below = written_by(node)[0] if writes(node) else viewed(node)
+        if below is None:
+            return node
+        node = below
 
 
 def _is_plain(node: fx.Node, order: dict[fx.Node, int]) -> bool:

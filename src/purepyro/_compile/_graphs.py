@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import getitem
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -44,24 +45,34 @@ def lifted(module: fx.GraphModule) -> list[Tensor]:
 
 
 def own_outputs(graph: fx.Graph) -> None:
-    """Copy the outputs that are inputs, share their memory, or come twice."""
+    """Copy the outputs that share their memory with an input, or with an output before."""
     last = next(node for node in reversed(graph.nodes) if node.op == "output")
     found: list[Any] = []
+    taken: set[fx.Node] = set()
     for node in last.args[0]:
-        if node in found or _memory(node).op == "placeholder":
+        memory = _memory(node)
+        if memory in taken or memory.op == "placeholder":
             with graph.inserting_before(last):
                 copy = graph.call_function(aten.clone.default, (node,))
             copy.meta = dict(node.meta)
             node = copy
+        taken.add(memory)
         found.append(node)
     last.args = (found,)
 
 
 def _memory(node: fx.Node) -> fx.Node:
     """The node that made the memory of ``node``."""
-    while is_view(node) and isinstance(node.args[0], fx.Node):
-        node = node.args[0]
-    return node
+    below = viewed(node)
+    return node if below is None else _memory(below)
+
+
+def viewed(node: fx.Node) -> fx.Node | None:
+    """The node of which ``node`` is a view; ``None`` if it has memory of its own."""
+    below = node.args[0] if node.args else None
+    if not isinstance(below, fx.Node):
+        return None
+    return below if is_view(below if node.target is getitem else node) else None
 
 
 def needed_by(outputs: Iterable[fx.Node], known: Iterable[fx.Node]) -> set[fx.Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -38,7 +39,7 @@ class Jitted(Generic[P, R]):
         self._graphs: Specializations[Callable[[list[Tensor]], R]] = Specializations(
             fn, _build, limit, name
         )
-        update_wrapper(self, fn)
+        update_wrapper(self, fn, updated=())
         self.__wrapped__ = fn
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -64,9 +65,13 @@ class Jitted(Generic[P, R]):
         """Forget the graphs."""
         self._graphs.clear()
 
-    def __reduce__(self) -> tuple[object, ...]:
-        """Copies and pickles start without graphs."""
-        return Jitted, (self.__wrapped__, self._graphs.info().maxsize)
+    def __reduce__(self) -> str | tuple[object, ...]:
+        """Copies and pickles start without graphs; what a decorator made goes by its name."""
+        name: str = getattr(self.__wrapped__, "__qualname__", "")
+        home: object = sys.modules.get(getattr(self.__wrapped__, "__module__", None) or "")
+        for part in name.split("."):
+            home = getattr(home, part, None)
+        return name if home is self else (Jitted, (self.__wrapped__, self._graphs.info().maxsize))
 
 
 @overload

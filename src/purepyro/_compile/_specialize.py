@@ -16,8 +16,9 @@ import optree
 import torch
 from torch import Tensor
 
+from .._boundary import RUN_LOCK
 from .._errors import GradientError, SpecializationError, TraceError, describe
-from .._trees import named_leaves
+from .._trees import leaves_of, named_leaves
 from ._boundary import LOCK, Guard
 from ._captures import Captures, captures
 from ._trace import Traced, trace
@@ -63,6 +64,7 @@ class Specialization(Generic[T]):
 
     fixed: tuple[object, ...]
     guard: Guard
+    guards: tuple[Guard, ...]
     captures: Captures
     seen: list[str]
     detached: bool
@@ -70,13 +72,19 @@ class Specialization(Generic[T]):
 
     def inputs(self, call: Call) -> list[Tensor] | None:
         """The tensors to run on, if this is the kind of the call."""
-        if call.fixed != self.fixed or self.captures.changed():
+        if not _same(call.fixed, self.fixed) or self.captures.changed():
             return None
         captured = self.captures.current()
         if captured is None:
             return None
         inputs = [*call.tensors, *captured]
-        return inputs if self.guard.holds(inputs) else None
+        return inputs if self.guard.holds(inputs) or self._holds_apart(inputs) else None
+
+    def _holds_apart(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether the guard refused the inputs only because one of them comes twice."""
+        if len(inputs) != len(self.guards) or len(set(map(id, inputs))) == len(inputs):
+            return False
+        return all(map(Guard.holds, self.guards, zip(inputs, strict=True)))
 
 
 class Specializations(Generic[T]):
@@ -115,6 +123,14 @@ class Specializations(Generic[T]):
     def find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[T, list[Tensor]]:
         """What was built for these arguments, traced now if need be, and the tensors to run on."""
         call = _take_apart(args, kwargs)
+        found = self._look_up(call)
+        if found is None:
+            # A trace may run a model, for which runs take turns: always this one first.
+            with RUN_LOCK, LOCK:
+                found = self._look_up(call) or self._add(call)
+        return found
+
+    def _look_up(self, call: Call) -> tuple[T, list[Tensor]] | None:
         for known in self._known:
             inputs = known.inputs(call)
             if inputs is not None:
@@ -122,8 +138,7 @@ class Specializations(Generic[T]):
                     self._refuse_gradients(call, inputs)
                 self._hits += 1
                 return known.built, inputs
-        with LOCK:
-            return self._add(call)
+        return None
 
     def _add(self, call: Call) -> tuple[T, list[Tensor]]:
         self._refuse_gradients(call, call.tensors)
@@ -138,12 +153,14 @@ class Specializations(Generic[T]):
             )
         LOGGER.info("jit(%s) traces graph %d: %s", self.name, len(self._known) + 1, reason)
         traced = trace(_of_tensors(self.fn, call), call.tensors, lambda: _names(call))
-        found = captures([self.fn, *call.args[0], *call.args[1].values()], traced.captured)
+        static = [leaf for leaf in leaves_of(call.args) if not isinstance(leaf, Tensor)]
+        found = captures([self.fn, *static], traced.captured)
         inputs = [*call.tensors, *traced.captured]
         self._refuse_gradients(call, inputs)
         built = self._build(traced, inputs, call)
         detached = any(tensor.requires_grad for tensor in inputs)
-        new = Specialization(call.fixed, Guard(inputs), found, _seen(call), detached, built)
+        guards = Guard(inputs), tuple(Guard([tensor]) for tensor in inputs)
+        new = Specialization(call.fixed, *guards, found, _seen(call), detached, built)
         self._known = [new, *self._known]
         self._misses += 1
         return built, inputs
@@ -185,11 +202,23 @@ def _take_apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
     trees: Any = optree
     leaves, structure = trees.tree_flatten((args, kwargs))
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    settings = torch.get_default_dtype(), torch.is_autocast_enabled("cpu")
+    settings = torch.get_default_dtype(), _autocast("cpu"), _autocast("cuda")
     if len(tensors) == len(leaves):
         return Call(tensors, (structure, settings), (args, kwargs))
     others = tuple(None if isinstance(leaf, Tensor) else _static(leaf) for leaf in leaves)
     return Call(tensors, (structure, settings, others), (args, kwargs))
+
+
+def _autocast(device: str) -> torch.dtype | None:
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    """Whether two calls agree in all that is not a tensor."""
+    try:
+        return one == other
+    except (RuntimeError, TypeError, ValueError):  # objects with tensors or arrays in them
+        return False
 
 
 class _Static(NamedTuple):
@@ -203,6 +232,8 @@ class _Static(NamedTuple):
 def _static(leaf: object) -> _Static:
     if isinstance(leaf, float):
         return _Static(float, None, leaf.hex())
+    if isinstance(leaf, slice):  # which Python 3.11 does not hash
+        return _Static(slice, (leaf.start, leaf.stop, leaf.step), "")
     return _Static(type(leaf), leaf, "")
 
 
@@ -211,7 +242,7 @@ def _refuse_unhashable(call: Call, name: str) -> None:
         if isinstance(leaf, Tensor):
             continue
         try:
-            hash(leaf)
+            hash(_static(leaf))
         except TypeError:
             raise TraceError(
                 f"jit({name}): {_spoken(path)} is {describe(leaf)} of type "

@@ -11,9 +11,10 @@ import attrs
 import optree
 from torch import Tensor, fx
 
+from .._boundary import unvalidated
 from .._errors import PurepyroError, TraceError, describe
 from ..random._bits._nodes import as_nodes
-from ._boundary import LOCK, functional, graph_of
+from ._boundary import LOCK, functional, graph_of, is_random
 from ._checks import without_checks
 from ._functional import made_functional, refuse_written, written_inputs
 from ._graphs import inputs_of, lifted
@@ -61,6 +62,7 @@ def trace(
         _refuse_writes(module, inputs, names)
     without_checks(module.graph)
     module.graph.eliminate_dead_code()
+    _refuse_global_draws(module.graph)
     captured = lifted(module)
     return Traced(module, captured, recorder.result)
 
@@ -95,7 +97,8 @@ _PLACE = object()
 
 def _traced(fn: Callable[..., object], inputs: list[Tensor]) -> fx.GraphModule:
     try:
-        with LOCK, as_nodes():
+        # A check of numbers, of the user's own distributions too, would end the trace.
+        with unvalidated(), LOCK, as_nodes():
             return graph_of(fn, inputs)
     except PurepyroError:
         raise
@@ -104,13 +107,22 @@ def _traced(fn: Callable[..., object], inputs: list[Tensor]) -> fx.GraphModule:
             raise
         raise TraceError(
             "The function given to jit asks a tensor for its numbers, by `if`, `.item()`, "
-            f"`float(...)` or the like, at {_line_of(error)}. While a graph is traced it has none, "
-            "and the graph would hold for these numbers only. Write torch.where(condition, a, b) "
-            "in place of a branch, keep numbers as tensors, or pass what decides as a Python value."
+            f"`float(...)`, `x[mask]` or the like, at {_line_of(error)}. While a graph is traced "
+            "it has none, and the graph would hold for these numbers only. Write "
+            "torch.where(condition, a, b) in place of a branch or a mask, keep numbers as tensors, "
+            "or pass what decides as a Python value."
         ) from error
 
 
-_SIGNS = ("DataDependent", "data-dependent", "get value out of a tracing tensor", ".item()")
+_SIGNS = (
+    "DataDependent",
+    "DynamicOutputShape",
+    "data-dependent",
+    "get value out of a tracing tensor",
+    "calling .item() on a Tensor",
+    ".numpy() is not supported for tensor subclasses",
+    ".tolist() is not supported for tensor subclasses",
+)
 
 
 def _asked_for_a_number(error: RuntimeError) -> bool:
@@ -122,14 +134,27 @@ def _asked_for_a_number(error: RuntimeError) -> bool:
 def _line_of(error: BaseException) -> str:
     """The last line of the user's own code on the way to an error."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _is_own(frame.filename)] or list(frames)
-    frame = own[-1]
+    own = [frame for frame in frames if _is_own(frame.filename)]
+    # A schedule of the optimiser, say, or a distribution.
+    others = [frame for frame in frames if "/torch/" not in frame.filename]
+    frame = (own or others or list(frames))[-1]
     return f"{frame.filename}:{frame.lineno}: `{frame.line}`"
 
 
 def _is_own(path: str) -> bool:
     library = ("site-packages", "dist-packages", _PACKAGE, "<")
     return not any(part in path for part in library)
+
+
+def _refuse_global_draws(graph: fx.Graph) -> None:
+    drawn = next((node for node in graph.nodes if is_random(node)), None)
+    if drawn is not None:
+        raise TraceError(
+            f"The function given to jit draws from torch's global generator ({drawn.target}), of "
+            "which a compiled function has none: it would draw other numbers than in eager mode. "
+            "Draw from a key, by purepyro.random.normal(key, ...) and the like, or by torch's own "
+            "functions within purepyro.random.keyed(key)."
+        )
 
 
 def _refuse_writes(

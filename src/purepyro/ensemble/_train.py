@@ -10,8 +10,7 @@ from torch import Tensor
 
 from .._boundary import is_transforming
 from .._compile._loop import Loop
-from .._errors import TraceError
-from ..infer._progress import LOGGER, Progress
+from ..infer._progress import Progress, not_compiled
 from ._arguments import Plan
 from ._state import EnsembleState
 
@@ -68,10 +67,10 @@ def train(
             blocks = how.loop.blocks(carry, num_steps, at, tensors, {"plan": plan})
             try:
                 return _collected(blocks, state, progress)
-            except TraceError as error:
+            except Exception as error:  # an error of the model's own comes again
                 if how.must:
                     raise
-                LOGGER.warning("SVI: the steps of this run are not compiled. %s", error)
+                not_compiled(error)
         return _collected(_singly(how, carry, num_steps, tensors, plan), state, progress)
 
 

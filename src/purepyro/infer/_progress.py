@@ -56,3 +56,10 @@ class Progress:
         elif self._logged and due:
             of = f" of {self._total}" if self._total else ""
             LOGGER.info("SVI: %d%s steps, loss %.4g", self._count, of, loss.item())
+
+
+def not_compiled(error: Exception) -> None:
+    """Says that a run which was to be compiled goes on in eager mode, and why."""
+    LOGGER.warning(
+        "SVI: the steps of this run are not compiled. %s: %s", type(error).__name__, error
+    )

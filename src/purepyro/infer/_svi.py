@@ -19,7 +19,6 @@ from .._errors import (
     PurepyroError,
     ShapeError,
     SupportError,
-    TraceError,
     describe,
     near,
 )
@@ -47,7 +46,7 @@ from ._nonfinite import (
 )
 from ._optimizers import Optimizer, PerParameter, check_optimizer, descend
 from ._patterns import as_patterns, chosen, require_matches
-from ._progress import LOGGER, Progress
+from ._progress import Progress, not_compiled
 from ._state import SVIRecord, SVIRunResult, SVIState
 
 P = ParamSpec("P")
@@ -95,7 +94,8 @@ class SVI(Generic[P]):
         progress_bar: Whether runs show one; by default if a terminal looks on. Without it, lines go
             to the logger ``purepyro.infer``, at the level INFO.
         compiled: Whether runs compile their steps (see ``purepyro.jit``; the first time that takes
-            seconds). ``None``: if they take 1,000 steps or more, and the model can be traced.
+            seconds). ``None``: if they take 1,000 steps or more, and the model can be traced; if
+            not, the logger ``purepyro.infer`` says why.
             ``run`` then takes whole blocks of steps without Python in between, and looks at the
             losses between blocks; with a ``callback``, and in ``fit``, it takes single ones.
 
@@ -222,10 +222,14 @@ class SVI(Generic[P]):
         if self.callback is None and self._compiles(num_steps):
             try:
                 return self._run_blocks(state, num_steps, batch)
-            except TraceError as error:
+            except SupportError:
+                raise
+            except Exception as error:  # an error of the model's own comes again
                 if self.compiled:
                     raise
-                LOGGER.warning("SVI: the steps of this run are not compiled. %s", error)
+                not_compiled(error)
+                eager = attrs.evolve(self, compiled=False)
+                return eager._collect(state, repeat(batch, num_steps), num_steps)
         return self._collect(state, repeat(batch, num_steps), num_steps)
 
     def iterate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[SVIRecord]:
@@ -350,9 +354,7 @@ class SVI(Generic[P]):
     def _records(
         self, state: SVIState, batches: Iterable[Batch], total: int | None = None
     ) -> Iterator[SVIRecord]:
-        step: Callable[..., tuple[SVIState, Tensor]] = self.step
-        if self._compiles(total):
-            step = self._graphs.step
+        step = self._stepping(total)
         # Under vmap there is no loss to read.
         watched = self.on_nonfinite == "raise" and not is_transforming()
         watch = Watch(step, self._explain) if watched else None
@@ -366,6 +368,28 @@ class SVI(Generic[P]):
             yield SVIRecord(count, state, loss)
         if watch is not None:
             watch.end(before, state)
+
+    def _stepping(self, total: int | None) -> Callable[..., tuple[SVIState, Tensor]]:
+        """The step of a run: compiled, until it turns out that it cannot be."""
+        step: Callable[..., tuple[SVIState, Tensor]] = self.step
+        if not self._compiles(total):
+            return step
+        compiled = self._graphs.step
+        if self.compiled:
+            return compiled
+        works = True
+
+        def trying(state: SVIState, *args: Any, **kwargs: Any) -> tuple[SVIState, Tensor]:
+            nonlocal works
+            if works:
+                try:
+                    return compiled(state, *args, **kwargs)
+                except Exception as error:  # an error of the model's own comes again
+                    works = False
+                    not_compiled(error)
+            return step(state, *args, **kwargs)
+
+        return trying
 
     def _loss(self, params: Params, key: Key, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         if self.on_nonfinite == "raise":

@@ -17,6 +17,7 @@ from torch.distributions import AffineTransform, Transform
 
 from ..._errors import DeclarationError, describe
 from ..._fields import static
+from ..._trees import tensors_in
 from ...random import key, name_key
 from ...random._concrete import outside_transforms
 from ...random._mode import KeyedRandom
@@ -117,7 +118,9 @@ def _with(transform: M, values: Mapping[str, Tensor]) -> M:
     A copy, since a transform remembers its last value; and a deep one, since a chain of transforms
     holds its parts twice.
     """
-    memo: dict[int, object] = {id(buffer): buffer for buffer in transform.buffers()}
+    # Tensors that are no buffers (masks, a permutation) stay too: a graph cannot copy their memory.
+    kept = [each for part in transform.modules() for each in tensors_in(vars(part))]
+    memo: dict[int, object] = {id(each): each for each in kept}
     memo |= {id(own): values[name] for name, own in transform.named_parameters()}
     return copy.deepcopy(transform, memo)
 
