@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from torch import Tensor
 from models import regression, regression_data
 from purepyro import Ensemble, random
 from purepyro.ensemble import EnsembleState, _run
-from purepyro.ensemble._train import train
+from purepyro.ensemble._train import Training, train
 from purepyro.infer import SVI, AutoNormal
 
 NET = regression()
@@ -26,10 +25,10 @@ def test_chunks_are_of_one_size_and_all_steps_of_one_come_first(
     calls: list[tuple[list[int], int]] = []
 
     def watched(
-        step: Callable[..., Any], state: EnsembleState, num_steps: int, *args: Any, **kwargs: Any
+        how: Training, state: EnsembleState, num_steps: int, *args: Any, **kwargs: Any
     ) -> tuple[EnsembleState, Tensor]:
         calls.append((state.svi.key[:, 1].tolist(), num_steps))
-        return train(step, state, num_steps, *args, **kwargs)
+        return train(how, state, num_steps, *args, **kwargs)
 
     monkeypatch.setattr(_run, "train", watched)
     keys = random.split(random.key(0), 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import nullcontext
+from functools import cached_property
 from itertools import chain, repeat
 from typing import Any, Generic, NamedTuple, ParamSpec, get_args
 
@@ -67,11 +68,6 @@ class Graphs(NamedTuple):
     loop: Loop[SVIState]
 
 
-def _graphs_of(svi: SVI[Any]) -> Graphs:
-    step: Callable[..., tuple[SVIState, Tensor]] = svi.step
-    return Graphs(jit(step), Loop(step))
-
-
 @attrs.frozen
 class SVI(Generic[P]):
     """Fits a guide to a model, by pure functions of an explicit state.
@@ -125,10 +121,6 @@ class SVI(Generic[P]):
     callback: Callable[[SVIRecord], object] | None = attrs.field(default=None, kw_only=True)
     progress_bar: bool | None = attrs.field(default=None, kw_only=True)
     compiled: bool | None = attrs.field(default=None, kw_only=True)
-    # Not a setting: the graphs of its steps, for as long as it lives.
-    _graphs: Graphs = attrs.field(
-        init=False, eq=False, repr=False, default=attrs.Factory(_graphs_of, takes_self=True)
-    )
 
     def __attrs_post_init__(self) -> None:
         optim = self.optim
@@ -330,6 +322,12 @@ class SVI(Generic[P]):
         """Whether to compile a run of so many steps, as far as that is known."""
         wanted = (steps or 0) >= _WORTHWHILE if self.compiled is None else self.compiled
         return wanted and is_enabled() and not is_transforming()
+
+    @cached_property
+    def _graphs(self) -> Graphs:
+        # What the callback does is no part of a step.
+        step: Callable[..., tuple[SVIState, Tensor]] = attrs.evolve(self, callback=None).step
+        return Graphs(jit(step), Loop(step))
 
     def _run_blocks(self, state: SVIState, num_steps: int, batch: Batch) -> SVIRunResult:
         explain = self._explain if self.on_nonfinite == "raise" else None
