@@ -331,7 +331,9 @@ def _of_instance(value: object, names: set[str]) -> Iterator[Step]:
     for name in dict.fromkeys(own):
         named = frozen or (name in names and not library)
         read = named or (isinstance(value, nn.Module) and name in _PARTS)
-        yield Step(f".{name}", partial(_attribute, name=name), not frozen, read)
+        # Distributions and declarations are taken for values: who wants another makes another.
+        mutable = not frozen and (not library or isinstance(value, nn.Module))
+        yield Step(f".{name}", partial(_attribute, name=name), mutable, read)
     yield from _of_namespace(kind, names)
 
 
