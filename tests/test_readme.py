@@ -23,7 +23,7 @@ def test_the_examples_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(draws, dict)
     assert isinstance(losses, torch.Tensor)
     torch.testing.assert_close(draws["y"].mean(0), 2 * x, atol=0.15, rtol=0)
-    assert losses.shape == (100,)
+    assert losses.shape == (20, 100)
 
 
 def test_the_first_example_is_short() -> None:

@@ -19,11 +19,13 @@ from ._boundary import (
     Msg,
     is_empty_plate,
     is_full_plate,
+    is_tracing,
     let_not_adopt,
     let_subsample,
     message_distribution,
     plates_under_enumeration,
     registered,
+    unchecking,
 )
 from ._errors import (
     DtypeError,
@@ -77,6 +79,8 @@ class Answers:
     def answer(self, msg: Msg) -> bool:
         """Serve a message that no handler served; ``False`` if it is none of ours."""
         if msg["type"] == "sample":
+            if is_tracing():
+                msg["fn"] = unchecking(msg["fn"])
             if msg["value"] is None:
                 msg["value"] = self._sample(msg)
             elif msg["is_observed"]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from types import MethodType, TracebackType
 from typing import Any, TypeAlias, TypeVar, cast
@@ -202,6 +203,22 @@ def log_prob(fn: TorchDistributionMixin, value: Tensor) -> Tensor:
         return fn.log_prob(value)
     finally:
         TorchDistribution.set_default_validate_args(validates)
+
+
+def unchecking(fn: object) -> object:
+    """A distribution like ``fn`` that looks at no numbers, whatever it was told when it was made.
+
+    One that was expanded while validation was on insists on it, and a graph has no numbers.
+    """
+    if not isinstance(fn, TorchDistribution):
+        return fn
+    parts = {name: unchecking(part) for name, part in vars(fn).items()}
+    same = all(part is vars(fn)[name] for name, part in parts.items())
+    if same and not vars(fn).get("_validate_args"):
+        return fn
+    free = copy(fn)
+    vars(free).update(parts, _validate_args=False)
+    return free
 
 
 def scale_and_mask(log_prob: Tensor, scale: Tensor | float, mask: Tensor | bool | None) -> Tensor:

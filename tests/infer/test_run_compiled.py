@@ -23,7 +23,7 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from models import regression, regression_data
-from purepyro import Ensemble, Module, disable_jit, random
+from purepyro import Ensemble, Module, PyroSample, disable_jit, random
 from purepyro._compile import _backend, _loop
 from purepyro._errors import SupportError, TraceError
 from purepyro.infer import (
@@ -570,3 +570,21 @@ def test_runs_on_cuda_are_runs_on_the_cpu(compiled_svi: SVI[...], key: random.Ke
     torch.testing.assert_close(found.losses.cpu(), wanted.losses, rtol=1e-3, atol=1e-3)
     for name, value in found.state.params.items():
         torch.testing.assert_close(value.cpu(), wanted.state.params[name], rtol=1e-3, atol=1e-3)
+
+
+class Expanded(Module):
+    """Priors that were expanded while validation was on, and insist on it."""
+
+    weight = PyroSample(dist.Normal(0.0, 1.0).expand([3]).to_event(1))
+    rate = PyroSample(dist.Gamma(2.0, 1.0).expand([2]).to_event(1))
+
+    def forward(self) -> Tensor:
+        return self.weight.sum() + self.rate.sum()
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_priors_that_check_their_numbers_are_traced(key: random.Key) -> None:
+    model = Expanded()
+    svi = SVI(model, AutoNormal(model), torchopt.adam(0.01), compiled=True)
+    found = svi.run(key, 5).losses
+    torch.testing.assert_close(found, attrs.evolve(svi, compiled=False).run(key, 5).losses)

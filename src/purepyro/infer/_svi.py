@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from contextlib import nullcontext
 from functools import cached_property
 from itertools import chain, repeat
 from typing import Any, Generic, NamedTuple, ParamSpec, get_args
@@ -17,14 +16,11 @@ from .._compile._jit import Jitted, is_enabled, jit
 from .._compile._loop import Loop
 from .._errors import (
     DeclarationError,
-    PurepyroError,
     ShapeError,
     SupportError,
     describe,
     near,
 )
-from .._execute import root_of
-from .._init import initial
 from .._sites import Site
 from .._trees import where
 from .._types import Params
@@ -32,7 +28,7 @@ from ..random import Key, fold_in, name_key, split
 from ..random._reuse import consume
 from ._batches import Rows, epochs_of
 from ._blocks import run_blocks
-from ._elbo import ELBO, Trace_ELBO, run_both
+from ._elbo import ELBO, Trace_ELBO
 from ._gradients import value_and_gradients
 from ._nonfinite import (
     Batch,
@@ -41,13 +37,12 @@ from ._nonfinite import (
     Taken,
     Watch,
     all_finite,
-    at_init,
-    has_nan,
     nonfinite_names,
 )
 from ._optimizers import Optimizer, PerParameter, check_optimizer, descend
 from ._patterns import as_patterns, chosen, require_matches
 from ._progress import Progress, not_compiled
+from ._start import Start
 from ._state import SVIRecord, SVIRunResult, SVIState
 
 P = ParamSpec("P")
@@ -151,7 +146,7 @@ class SVI(Generic[P]):
             DeclarationError: if the optimiser would change the structure of the state.
         """
         consume(key, "SVI.init")
-        params = self._checked_params(key, Batch(args, kwargs))
+        params = self._start.checked(key, Batch(args, kwargs), self._require_known)
         learnt = self._learnt(params)
         opt_state = self.optim.init(learnt)
         check_optimizer(self.optim, opt_state, learnt)
@@ -290,7 +285,7 @@ class SVI(Generic[P]):
             if state is not None:
                 params = state.params
             else:
-                params = self._initial_params(name_key(key, "init"), *batch)
+                params = self._start.params(name_key(key, "init"), batch)
             with torch.no_grad():
                 return self._look(params, name_key(key, "check"), batch)[0]
 
@@ -410,35 +405,16 @@ class SVI(Generic[P]):
     def _look(
         self, params: Params, key: Key, batch: Batch
     ) -> tuple[Mapping[str, Site], Mapping[str, Site]]:
-        """The sites of model and guide, which must match as far as the loss needs them to."""
-        sums_out = getattr(self.loss, "sums_out", True)
-        return run_both(self.model, self.guide, params, key, *batch, sums_out=sums_out)
+        """The sites of model and guide."""
+        return self._start.look(params, key, batch)
 
-    def _checked_params(self, key: Key, batch: Batch) -> Params:
-        """Starting values, after a first look: do model and guide match, are the data numbers?"""
-        check, fault = name_key(key, "check"), None
-        try:
-            with unvalidated() if self.on_nonfinite == "ignore" else nullcontext(), torch.no_grad():
-                params = self._initial_params(name_key(key, "init"), *batch)
-                require_matches(self.frozen, params, "SVI(frozen=...)")
-                model_sites, guide_sites = self._look(params, check, batch)
-                sites = (*guide_sites.values(), *model_sites.values())
-                # Scoring the sites is what makes Pyro check their values, for skipping too.
-                bad = self.on_nonfinite != "ignore" and any(has_nan(site) for site in sites)
-            if bad and self.on_nonfinite == "raise":
-                fault = Suspects(self.model, self.guide).fault(params, [check], batch)
-        except ValueError as error:  # Pyro and torch refuse numbers by these
-            if isinstance(error, PurepyroError):
-                raise
-            with unvalidated(), torch.no_grad():
-                params = self._initial_params(name_key(key, "init"), *batch)
-            fault = Suspects(self.model, self.guide).fault(params, [check], batch)
-            if fault is None:
-                raise
-            raise SupportError(at_init(fault)) from error
-        if fault is not None:
-            raise SupportError(at_init(fault))
-        return params
+    @property
+    def _start(self) -> Start:
+        sums_out = getattr(self.loss, "sums_out", True)
+        return Start(self.model, self.guide, sums_out, self.on_nonfinite)
+
+    def _require_known(self, params: Params) -> None:
+        require_matches(self.frozen, params, "SVI(frozen=...)")
 
     def _explain(self, now: Taken[SVIState], previous: Taken[SVIState] | None) -> str | None:
         """Why a step of a run has no finite loss."""
@@ -463,21 +439,6 @@ class SVI(Generic[P]):
         if particles == 1:
             return [key]
         return [Key(each) for each in split(key, particles)]
-
-    def _initial_params(self, key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Params:
-        of_model = initial(self.model, key, args, kwargs).params
-        of_guide = initial(self.guide, key, args, kwargs).params
-        # In plain Pyro functions one name is one parameter, wherever it stands.
-        both = of_model.keys() & of_guide.keys()
-        modules = root_of(self.model) is not None and root_of(self.guide) is not None
-        for name in sorted(both):
-            if modules or of_model[name].shape != of_guide[name].shape:
-                raise ShapeError(
-                    f"Model and guide both have a parameter {name!r} ({describe(of_model[name])} "
-                    f"and {describe(of_guide[name])}), so one would overwrite the other. Rename "
-                    "the guide's."
-                )
-        return {**of_guide, **of_model}
 
 
 _ADVICE = (

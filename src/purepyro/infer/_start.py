@@ -1,0 +1,90 @@
+"""Where a fit starts: the parameters of model and guide, after a first look at both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+
+import attrs
+import torch
+
+from .._boundary import unvalidated
+from .._errors import PurepyroError, ShapeError, SupportError, describe
+from .._execute import root_of
+from .._init import initial
+from .._sites import Site
+from .._types import Params
+from ..random import Key, name_key
+from ._elbo import run_both
+from ._nonfinite import Batch, OnNonfinite, Suspects, at_init, has_nan
+
+
+@attrs.frozen
+class Start:
+    """A model and a guide that are about to be fitted.
+
+    Attributes:
+        model: The model.
+        guide: The guide.
+        sums_out: Whether the loss sums out discrete sites that the guide does not have.
+        on_nonfinite: What happens at numbers that are not finite.
+    """
+
+    model: Callable[..., object]
+    guide: Callable[..., object]
+    sums_out: bool
+    on_nonfinite: OnNonfinite
+
+    def look(
+        self, params: Params, key: Key, batch: Batch
+    ) -> tuple[Mapping[str, Site], Mapping[str, Site]]:
+        """The sites of model and guide, which must match as far as the loss needs them to."""
+        return run_both(self.model, self.guide, params, key, *batch, sums_out=self.sums_out)
+
+    def params(self, key: Key, batch: Batch) -> Params:
+        """Starting values of both."""
+        of_model = initial(self.model, key, *batch).params
+        of_guide = initial(self.guide, key, *batch).params
+        # In plain Pyro functions one name is one parameter, wherever it stands.
+        both = of_model.keys() & of_guide.keys()
+        modules = root_of(self.model) is not None and root_of(self.guide) is not None
+        for name in sorted(both):
+            if modules or of_model[name].shape != of_guide[name].shape:
+                raise ShapeError(
+                    f"Model and guide both have a parameter {name!r} ({describe(of_model[name])} "
+                    f"and {describe(of_guide[name])}), so one would overwrite the other. Rename "
+                    "the guide's."
+                )
+        return {**of_guide, **of_model}
+
+    def checked(self, key: Key, batch: Batch, check: Callable[[Params], None]) -> Params:
+        """The same, after a first look: do model and guide match, are the data numbers?
+
+        Args:
+            key: The key of the fit.
+            batch: The arguments.
+            check: Refuses parameters for other reasons.
+        """
+        seen, fault = name_key(key, "check"), None
+        try:
+            with unvalidated() if self.on_nonfinite == "ignore" else nullcontext(), torch.no_grad():
+                params = self.params(name_key(key, "init"), batch)
+                check(params)
+                model_sites, guide_sites = self.look(params, seen, batch)
+                sites = (*guide_sites.values(), *model_sites.values())
+                # Scoring the sites is what makes Pyro check their values, for skipping too.
+                bad = self.on_nonfinite != "ignore" and any(has_nan(site) for site in sites)
+            if bad and self.on_nonfinite == "raise":
+                fault = Suspects(self.model, self.guide).fault(params, [seen], batch)
+        except ValueError as error:  # Pyro and torch refuse numbers by these
+            if isinstance(error, PurepyroError):
+                raise
+            with unvalidated(), torch.no_grad():
+                params = self.params(name_key(key, "init"), batch)
+            fault = Suspects(self.model, self.guide).fault(params, [seen], batch)
+            if fault is None:
+                raise
+            raise SupportError(at_init(fault)) from error
+        if fault is not None:
+            raise SupportError(at_init(fault))
+        return params
