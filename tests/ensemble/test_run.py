@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from torch import Tensor
 from models import regression, regression_data
 from purepyro import Ensemble, random
 from purepyro.ensemble import EnsembleState, _run
-from purepyro.ensemble._train import train
+from purepyro.ensemble._train import Training, train
 from purepyro.infer import SVI, AutoNormal
 
 NET = regression()
@@ -26,10 +25,10 @@ def test_chunks_are_of_one_size_and_all_steps_of_one_come_first(
     calls: list[tuple[list[int], int]] = []
 
     def watched(
-        step: Callable[..., Any], state: EnsembleState, num_steps: int, *args: Any, **kwargs: Any
+        how: Training, state: EnsembleState, num_steps: int, *args: Any
     ) -> tuple[EnsembleState, Tensor]:
         calls.append((state.svi.key[:, 1].tolist(), num_steps))
-        return train(step, state, num_steps, *args, **kwargs)
+        return train(how, state, num_steps, *args)
 
     monkeypatch.setattr(_run, "train", watched)
     keys = random.split(random.key(0), 5)
@@ -44,3 +43,17 @@ def test_a_bar_is_shown_for_each_chunk(capsys: pytest.CaptureFixture[str]) -> No
     ensemble = Ensemble(FIT, chunk_size=1, progress_bar=True)
     ensemble.run(random.split(random.key(0), 2), 3, *regression_data())
     assert capsys.readouterr().err.count("3/3") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.compiled
+def test_runs_of_one_kind_share_their_graph() -> None:
+    svi = SVI(NET, AutoNormal(NET), torchopt.adam(0.05), compiled=True)
+    ensemble, data = Ensemble(svi), regression_data()
+    state = ensemble.init(random.split(random.key(0), 2), *data)
+    first = ensemble.run_from(state, 5, *data)
+    again = ensemble.run_from(state, 5, *data)
+    ensemble.run_from(again.state, 5, *data)
+    assert torch.equal(first.losses, again.losses)
+    _, many = ensemble._loops
+    assert many._built.info().misses == 1
