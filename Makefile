@@ -39,7 +39,7 @@ types: $(STAMP) ## mypy --strict and pyright
 	@$(BIN)/pyright
 
 bench: $(VENV)/.stamp-bench ## speed, side by side with Pyro, NumPyro and plain torch
-	@for script in eager svi scaling first_run; do \
+	@for script in eager svi scaling ensemble first_run; do \
 		echo "== benchmarks/$$script.py"; $(BIN)/python "benchmarks/$$script.py" || exit 1; \
 	done
 

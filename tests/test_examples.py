@@ -18,6 +18,8 @@ PRINTED = {
     "03_transform.py": r"most probable rate on a grid 0\.9.*draw 500 is the single run: True",
     "04_bayesian_regression.py": r"bmi .*25\.\d.*purepyro -5\.4\d+ .*least squares -5\.4\d+",
     "05_check_models.py": r"2 +-0\.4[67]\d .*5 +-0\.15\d +-0\.1[56]\d\n[78] of 8 groups lie",
+    "06_deep_ensemble.py": r" 5 +8\.\d +0\.[12]\d .* 11 +1[78]\.\d +0\.[3-6]\d .* 20 +16\.\d +0\.1",
+    "07_calibration.py": r"member +0\.8\d+  0\.9\d+  0\.\d+\n.* 0\.9[0-3]\d  0\.3\d+  0\.0[1-4]",
     "08_torchrun.py": r"20 members on 1 rank, .*member (\d\.\d+), on average\n.*ensemble +1\.",
 }
 

@@ -43,3 +43,17 @@ def test_a_bar_is_shown_for_each_chunk(capsys: pytest.CaptureFixture[str]) -> No
     ensemble = Ensemble(FIT, chunk_size=1, progress_bar=True)
     ensemble.run(random.split(random.key(0), 2), 3, *regression_data())
     assert capsys.readouterr().err.count("3/3") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.compiled
+def test_runs_of_one_kind_share_their_graph() -> None:
+    svi = SVI(NET, AutoNormal(NET), torchopt.adam(0.05), compiled=True)
+    ensemble, data = Ensemble(svi), regression_data()
+    state = ensemble.init(random.split(random.key(0), 2), *data)
+    first = ensemble.run_from(state, 5, *data)
+    again = ensemble.run_from(state, 5, *data)
+    ensemble.run_from(again.state, 5, *data)
+    assert torch.equal(first.losses, again.losses)
+    _, many = ensemble._loops
+    assert many._built.info().misses == 1

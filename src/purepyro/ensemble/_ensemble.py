@@ -44,6 +44,10 @@ def _loops_of(ensemble: Ensemble[Any]) -> Loops:
     return Loop(ensemble._one), Loop(ensemble._many)
 
 
+def _laid_out(tensor: Tensor) -> Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
 def _carry(state: EnsembleState) -> Carry:
     return Carry(state, state.svi.step)
 
@@ -171,8 +175,9 @@ class Ensemble(Generic[P]):
             svi = stacked(each)
         else:
             over = torch.vmap(one, in_dims=(0, 0, *call.dims), chunk_size=self.chunk_size)
-            # What does not depend on the key comes as a view of one member.
-            svi = mapped(Tensor.contiguous, over(keys, self.members, *call.tensors))
+            # What does not depend on the key comes as a view of one member; of a single member,
+            # that counts as contiguous, but would be another stride to a graph.
+            svi = mapped(_laid_out, over(keys, self.members, *call.tensors))
         return EnsembleState(svi, self.members, torch.full_like(svi.step, -1))
 
     def step(

@@ -58,7 +58,8 @@ def train(
         tensors: The tensors of the arguments, the same for each step.
         plan: All else of the arguments.
     """
-    carry = Carry(state, state.svi.step)
+    # A copy: the graphs' guards refuse a tensor that comes twice, and would trace anew.
+    carry = Carry(state, state.svi.step.clone())
     if is_transforming():  # there a loss cannot be read
         return _collected(_singly(how, carry, num_steps, tensors, plan), state, None)
     with Progress(num_steps, how.progress_bar) as progress:
