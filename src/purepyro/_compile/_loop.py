@@ -17,6 +17,7 @@ from ._draws import with_joint_draws
 from ._products import with_small_products_fused
 from ._specialize import Call, Specializations
 from ._split import Step, frontier, packed
+from ._tanh import with_quick_tanh
 from ._trace import Traced
 
 S = TypeVar("S")
@@ -111,6 +112,7 @@ def _build(traced: Traced, inputs: Sequence[Tensor], call: Call) -> _Built:
     trees: Any = optree
     size = len(trees.tree_leaves(call.args[0][0]))
     with_small_products_fused(traced.module.graph)
+    with_quick_tanh(traced.module.graph)
     step = packed(traced.module.graph, size)
     rows = _rows(step)
     try:
