@@ -544,7 +544,12 @@ def test_the_line_is_that_of_the_branch() -> None:
 
 
 def test_draws_need_a_key() -> None:
-    for fn in (torch.randn_like, nn.Dropout(), lambda x: x.bernoulli()):
+    draws: tuple[Callable[[Tensor], Tensor], ...] = (
+        lambda x: torch.randn_like(x),
+        nn.Dropout(),
+        lambda x: x.bernoulli(),
+    )
+    for fn in draws:
         with pytest.raises(TraceError, match=r"torch's global generator \(aten\..*Draw from a key"):
             jit(fn)(ONES)
 

@@ -87,7 +87,8 @@ def diabetes() -> tuple[Tensor, Tensor]:
 
 def wine() -> tuple[Tensor, Tensor]:
     """Twelve measurements of 178 wines, and their alcohol in per cent (Forina et al. 1991)."""
-    table = torch.tensor(load_wine().data)
+    bunch: Any = load_wine()
+    table = torch.tensor(bunch.data)
     return table[:, 1:], table[:, 0]
 
 

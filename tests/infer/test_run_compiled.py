@@ -21,6 +21,7 @@ import torchopt
 from pyro import poutine
 from pyro.distributions import constraints
 from torch import Tensor, nn
+from torchopt.schedule import linear_schedule
 
 from models import regression, regression_data
 from purepyro import Ensemble, Module, PyroSample, disable_jit, random
@@ -133,7 +134,7 @@ class Network(Module):
             pyro.sample("y", dist.Normal(self.net(x).squeeze(-1), 1.0), obs=y)
 
 
-def nothing(*args: object) -> None:
+def nothing(x: Tensor, y: Tensor) -> None:
     """A guide of a model without latent sites."""
 
 
@@ -169,7 +170,7 @@ CASES: dict[str, Case] = {
     "sgd": lines(torchopt.sgd(1e-3)),
     "rmsprop": lines(torchopt.rmsprop(0.01)),
     "adamw": lines(torchopt.adamw(0.01)),
-    "schedule": lines(torchopt.adam(torchopt.schedule.linear_schedule(0.1, 0.01, 10, 2))),
+    "schedule": lines(torchopt.adam(linear_schedule(0.1, 0.01, 10, 2))),
     "kl weight": lines(loss=Trace_ELBO(kl_weight=torch.tensor(0.5))),
     "mean field": Case(lambda: SVI(gamma, AutoNormal(gamma), ADAM, TraceMeanField_ELBO()), (Y,)),
     "renyi": Case(lambda: SVI(gamma, AutoNormal(gamma), ADAM, RenyiELBO(num_particles=3)), (Y,)),
