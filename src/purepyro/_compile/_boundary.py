@@ -204,7 +204,7 @@ def is_pointwise(node: fx.Node) -> bool:
 
 
 # Pointwise too, though torch does not say so.
-_POINTWISE = frozenset({aten.softplus_backward.default})
+_POINTWISE = frozenset({aten.softplus_backward.default, aten._to_copy.default})
 
 
 def value_of(node: fx.Node) -> Any:

@@ -79,9 +79,26 @@ class Joiner:
             found = self._flat(nodes[0])
         if found is None and depth and _alike(nodes):
             found = self._joint[nodes] = self._done_once(nodes, depth - 1)
+        if found is None and depth:
+            found = self._spread(nodes, depth)
         if found is None:
             found = self._concatenated(nodes, depth)
         return found
+
+    def _spread(self, nodes: Sequence[fx.Node], depth: int) -> fx.Node | None:
+        """Scalars that are computed alike, each repeated for the numbers of a tensor."""
+        scalars = [_scalar_in(node) for node in nodes]
+        found = [scalar for scalar in scalars if scalar is not None]
+        if len(found) < len(nodes) or found == list(nodes) or not _alike(found):
+            return None
+        vector = self.joined(found, depth - 1)
+        parts = []
+        for i, node in enumerate(nodes):
+            one = self._call(aten.slice.Tensor, (vector, 0, i, i + 1), vector, [1])
+            size = [value_of(node).numel()]
+            parts.append(self._call(aten.expand.default, (one, size), vector, size))
+        size = [sum(value_of(node).numel() for node in nodes)]
+        return self._call(aten.cat.default, (parts,), vector, size)
 
     def _whole_piece(self, nodes: Sequence[fx.Node]) -> fx.Node | None:
         """The part of a vector that ``nodes`` are, if they lie in it side by side."""
@@ -193,6 +210,13 @@ def bare(node: fx.Node) -> fx.Node:
     return node
 
 
+def _scalar_in(node: fx.Node) -> fx.Node | None:
+    """The scalar of which a node is, or is an expansion."""
+    if node.target is aten.expand.default and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node if value_of(node).dim() == 0 else None
+
+
 def _alike(nodes: Sequence[fx.Node]) -> bool:
     """Whether ``nodes`` do the same number by number, to tensors of the same dtypes."""
     first = nodes[0]
@@ -204,13 +228,14 @@ def likeness(node: fx.Node) -> object:
     if not is_pointwise(node):
         return node
     kind = value_of(node).dtype
+    alone = len(node.all_input_nodes) == 1
     args = []
     for each in node.args:
         if not isinstance(each, fx.Node):
             args.append(repr(each))
             continue
         value = value_of(each)
-        # A 0-d tensor does not decide the dtype of a result, a vector made of them would.
-        safe = value.dtype in (kind, torch.bool)
+        # Beside another, a 0-d tensor does not decide the dtype of a result; a vector would.
+        safe = alone or value.dtype in (kind, torch.bool)
         args.append(str(value.dtype) if safe else f"{value.dtype} {id(each)}")
     return node.target, kind, value_of(node).device, tuple(args), repr(node.kwargs)
