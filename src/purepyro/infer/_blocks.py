@@ -40,43 +40,57 @@ def run_blocks(
         explain: Says why a step went wrong; ``None``: losses are not read.
     """
     losses = [torch.zeros(0)]
+    last: _Taken[S] | None = None
     for block in loop.blocks(state, count, at, batch.args, batch.kwargs):
-        if explain is not None and not bool(all_finite((block.recorded, block.state))):
-            again = _Again(loop, state, at, batch)
-            raise SupportError(_reason(again, block.recorded, block.state, explain))
+        taken = _Taken(loop, state, at, batch, block.recorded, last)
+        # A bad gradient shows in the next loss, so that the state need not be looked at.
+        if explain is not None and not bool(block.recorded.isfinite().all()):
+            raise SupportError(_reason(taken, block.state, explain))
+        last = attrs.evolve(taken, earlier=None)
         state, at = block.state, at + len(block.recorded)
         progress.advance(len(block.recorded), block.recorded[-1])
         losses.append(block.recorded)
+    if explain is not None and last is not None and not bool(all_finite(state)):
+        raise SupportError(_reason(last, state, explain))
     return state, torch.cat(losses[1:] or losses)
 
 
 @attrs.frozen
-class _Again(Generic[S]):
-    """The steps of a block, to be taken again up to one of them: they are pure."""
+class _Taken(Generic[S]):
+    """A block that was taken, and the one before; steps are pure, and can be taken again."""
 
     loop: Loop[S]
     state: S
     at: int
     batch: Batch
+    losses: Tensor
+    earlier: _Taken[S] | None
 
     def before(self, index: int) -> S:
-        """The state before a step."""
+        """The state before a step of the block."""
         if not index:
             return self.state
         return self.loop.take(self.state, index, self.at, *self.batch).state
 
+    def previous(self, index: int) -> Taken[S] | None:
+        """The step before a step of the block."""
+        if index:
+            return Taken(self.before(index - 1), self.batch)
+        if self.earlier is None:
+            return None
+        return Taken(self.earlier.before(len(self.earlier.losses) - 1), self.batch)
 
-def _reason(again: _Again[S], losses: Tensor, after: S, explain: Explain[S]) -> str:
+
+def _reason(taken: _Taken[S], after: S, explain: Explain[S]) -> str:
     """Why a block went wrong: at its first bad loss, or in the gradient of its last step."""
-    finite = losses.isfinite()
+    finite = taken.losses.isfinite()
     if bool(finite.all()):
-        now, index = after, len(losses)
+        now, index = after, len(finite)
     else:
         index = int(finite.int().argmin())
-        now = again.before(index)
-    previous = Taken(again.before(index - 1), again.batch) if index else None
-    return explain(Taken(now, again.batch), previous) or (
-        f"The loss of a step is {losses[min(index, len(losses) - 1)].item()}, though all sites are "
-        "finite when it is taken again. Look for a loss or a model that is not a function of its "
-        "arguments."
+        now = taken.before(index)
+    return explain(Taken(now, taken.batch), taken.previous(index)) or (
+        f"The loss of a step is {taken.losses[min(index, len(finite) - 1)].item()}, though all "
+        "sites are finite when it is taken again. Look for a loss or a model that is not a "
+        "function of its arguments."
     )
