@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
+from contextvars import ContextVar
 from types import MethodType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -85,7 +86,10 @@ def execute(
     root = root_of(model)
     run = _Run(model, key, args, kwargs, setting, plain=root is None)
     redirect = root is None or _has_nets(root)
-    outcome = run(redirect=True) if redirect else _run_watched(run)
+    if redirect:
+        outcome = run(redirect=True)
+    else:
+        outcome = watched(lambda: run(redirect=_WATCHED.get() == "redirected"))
     inputs.require_unchanged()
     return outcome
 
@@ -172,15 +176,23 @@ class _Run(Generic[R]):
         )
 
 
-def _run_watched(run: _Run[R]) -> Outcome[R]:
+# Whether somebody looks on: runs without redirection, or with it since they were seen to draw.
+_WATCHED: ContextVar[Literal["plain", "redirected"] | None] = ContextVar("watched", default=None)
+
+
+def watched(runs: Callable[[], R]) -> R:
     """Run without the redirection, which costs time at every operation, if it is not needed.
 
     A Module without ``torch.nn`` parts seldom calls torch's random functions itself. If this one
-    did, the global generator is put back and the run repeated with redirection.
+    did, the global generator is put back and all repeated with redirection. Several runs in one
+    are looked at once.
     """
+    if _WATCHED.get() is not None:
+        return runs()
     before = _generator_states()
+    token = _WATCHED.set("plain")
     try:
-        outcome = run(redirect=False)
+        result = runs()
     except RuntimeError as error:
         if "randomness" not in str(error):  # vmap's refusal of unkeyed random functions
             _restore(before)
@@ -190,9 +202,15 @@ def _run_watched(run: _Run[R]) -> Outcome[R]:
         raise
     else:
         if all(map(torch.equal, before, _generator_states())):
-            return outcome
+            return result
+    finally:
+        _WATCHED.reset(token)
     _restore(before)
-    return run(redirect=True)
+    token = _WATCHED.set("redirected")
+    try:
+        return runs()
+    finally:
+        _WATCHED.reset(token)
 
 
 def _generator_states() -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, final
 
 import attrs
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from .._boundary import Plates, summed_to
 from .._errors import DtypeError, MissingNameError, ShapeError, UnknownNameError, describe
-from .._execute import Setting, execute
+from .._execute import Setting, execute, watched
 from .._sites import Site
 from .._types import Values
 from ..random import Key, split
@@ -310,6 +311,10 @@ def run_both(
 
 
 def _run(both: Both, key: Key) -> tuple[dict[str, Site], dict[str, Site]]:
+    return watched(partial(_run_one_after_the_other, both, key))
+
+
+def _run_one_after_the_other(both: Both, key: Key) -> tuple[dict[str, Site], dict[str, Site]]:
     setting = Setting(params=both.params)
     guided = execute(both.guide, key, both.args, both.kwargs, setting)
     guided.buffers.require_unchanged()
