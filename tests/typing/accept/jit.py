@@ -47,7 +47,7 @@ assert_type(svi.run(key, 10, x, x), SVIRunResult)
 assert_type(plain(x, scale=2.0), tuple[Tensor, int])
 assert_type(few(x), Tensor)
 assert_type(model.twice(x), Tensor)
-assert_type(jit(model.forward)(x), Tensor)
+assert_type(jit(plain)(x, scale=2.0), tuple[Tensor, int])
 
 # What a jitted function knows.
 assert_type(plain.cache_info().hits, int)
@@ -56,7 +56,9 @@ plain.cache_clear()
 
 # Under transforms, and transformed functions.
 assert_type(torch.vmap(few)(x), Tensor)
-assert_type(jit(torch.vmap(svi.step, in_dims=(0, None, None)))(state, x, x)[1], Tensor)
+keys = random.split(key, 2)
+states = torch.vmap(svi.init, in_dims=(0, None, None))(keys, x, x)
+assert_type(jit(torch.vmap(svi.step, in_dims=(0, None, None)))(states, x, x)[1], Tensor)
 
 with disable_jit():
     assert_type(few(x), Tensor)

@@ -62,9 +62,9 @@ def weights_only(name: str, value: Tensor) -> TorchDistributionMixin | None:
 lift(Network(), normal)
 lift(Network(), fan_in_normal())
 lift(Network(), weights_only)
-lift(Network(), {"layer.*": normal, "layer.bias": None, "*.weight": fan_in_laplace(0.5)})
-lift(Network(), {nn.Linear: normal, nn.Module: None})
-lift(Network(), {nn.Linear: normal, "layer.bias": weights_only}, frozen="layer.bias")
+lift(Network(), {"layer.bias": None, "*.weight": fan_in_laplace(0.5)})
+lift(Network(), {nn.Linear: normal})
+lift(Network(), {nn.Linear: normal, "layer.bias": weights_only})
 lift(Network(), frozen=["layer.*"], reinitialize=True)
 
 

@@ -45,6 +45,5 @@ plain.cache_infos()  # E: mypy[attr-defined] pyright[reportAttributeAccessIssue]
 jit(x)
 # E: mypy[call-overload] pyright[reportArgumentType]
 jit(plain, max_specializations="many")
-SVI(
-    model, AutoNormal(model), torchopt.adam(0.1), compiled="yes"
-)  # E: mypy[arg-type] pyright[reportArgumentType]
+guide, optim = AutoNormal(model), torchopt.adam(0.1)
+SVI(model, guide, optim, compiled="yes")  # E: mypy[arg-type] pyright[reportArgumentType]
