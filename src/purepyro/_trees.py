@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
+import attrs
 import optree
 import torch
 from torch import Tensor
@@ -59,6 +60,37 @@ def with_leaves(tree: T, leaves: Sequence[object]) -> T:
     """A pytree of the structure of ``tree``, with other leaves, in the order of its own."""
     structure = optree.tree_structure(cast("Any", tree))
     return cast("T", optree.tree_unflatten(structure, cast("Any", leaves)))
+
+
+class _Place:
+    """Stands for a tensor."""
+
+
+_PLACE = _Place()
+
+
+@attrs.frozen
+class Frame(Generic[T]):
+    """A pytree without its tensors; two are equal if all but the tensors is."""
+
+    structure: Any
+    leaves: tuple[object, ...]
+
+    @classmethod
+    def of(cls, tree: T) -> Frame[T]:
+        """The frame of a pytree."""
+        leaves, structure = optree.tree_flatten(cast("Any", tree))
+        places = (_PLACE if isinstance(leaf, Tensor) else leaf for leaf in leaves)
+        return cls(structure, tuple(places))
+
+    def filled(self, tensors: Sequence[Tensor]) -> T:
+        """The pytree, with these tensors in it, in the order of its own."""
+        leaves: Iterable[object] = tensors
+        if len(tensors) < len(self.leaves):
+            given = iter(tensors)
+            leaves = [next(given) if leaf is _PLACE else leaf for leaf in self.leaves]
+        tree: T = self.structure.unflatten(leaves)
+        return tree
 
 
 def where(condition: Tensor, new: T, old: T) -> T:

@@ -12,17 +12,16 @@ from ._boundary import aten, graph_of, value_of, while_loop
 from ._draws import with_joint_draws
 from ._graphs import Builder
 from ._pack import Pack
-from ._split import Frontier, Step, frontier, places
+from ._split import Frontier, Step, places
 
 
-def block(step: Step, rows: int) -> fx.GraphModule:
+def block(step: Step, cut: Frontier, rows: int) -> fx.GraphModule:
     """The graph of up to ``rows`` steps.
 
     Its inputs are the row of the first step and of the one behind the last (0-d int64 tensors on
     the CPU), then those of the original step. Its outputs are the new counters, the new learnt
     tensors, and each recorded tensor of all rows.
     """
-    cut = frontier(step)
     builder = Builder()
     first, end = builder.inputs("row", 2)
     size = len(step.roles.counters) + len(step.roles.learnt) + len(step.fixed)

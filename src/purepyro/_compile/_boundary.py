@@ -144,10 +144,8 @@ def has_triton() -> bool:
 
 def writes(node: fx.Node) -> bool:
     """Whether a node changes one of its arguments in place."""
-    return isinstance(node.target, OpOverload) and any(
-        argument.alias_info is not None and argument.alias_info.is_write
-        for argument in node.target._schema.arguments
-    )
+    target = node.target
+    return isinstance(target, OpOverload) and any(map(_is_written, target._schema.arguments))
 
 
 def written_by(node: fx.Node) -> list[fx.Node]:

@@ -16,7 +16,7 @@ from ._boundary import value_of
 from ._draws import with_joint_draws
 from ._products import with_small_products_fused
 from ._specialize import Call, Specializations
-from ._split import Step, frontier, packed
+from ._split import Frontier, Step, frontier, packed
 from ._tanh import with_quick_tanh
 from ._trace import Traced
 
@@ -114,20 +114,21 @@ def _build(traced: Traced, inputs: Sequence[Tensor], call: Call) -> _Built:
     with_small_products_fused(traced.module.graph)
     with_quick_tanh(traced.module.graph)
     step = packed(traced.module.graph, size)
-    rows = _rows(step)
+    cut = frontier(step)
+    rows = _rows(step, cut)
     try:
-        module = block(step, rows)
+        module = block(step, cut, rows)
     except (RuntimeError, NotImplementedError, UserWarning):
         # vmap has no rule for some of the noise: it is made in the loop, step by step.
         step = packed(with_joint_draws(traced.module).graph, size, ahead=False)
-        module = block(step, rows)
+        module = block(step, frontier(step), rows)
     examples = [torch.tensor(0), torch.tensor(rows), *inputs]
     return _Built(compiled(module, examples), rows, step, size)
 
 
-def _rows(step: Step) -> int:
+def _rows(step: Step, cut: Frontier) -> int:
     """How many steps a block has."""
-    per_row = [*frontier(step).ahead, *step.recorded]
+    per_row = [*cut.ahead, *step.recorded]
     size = sum(value_of(node).numel() * value_of(node).element_size() for node in per_row)
     rows: int = max(1, min(_ROWS, _BYTES // max(size, 1)))
     return rows if rows < 16 else rows // 16 * 16

@@ -12,7 +12,7 @@ from ._boundary import aten
 from ._graphs import Builder
 
 # Larger tensors travel alone. Each tensor that a loop carries costs two handles a step.
-_SMALL = 2048
+SMALL = 2048
 
 
 @attrs.frozen
@@ -32,7 +32,7 @@ class Pack:
         """The packing of tensors like these."""
         groups: dict[object, list[int]] = {}
         for i, value in enumerate(values):
-            small = value.numel() <= _SMALL
+            small = value.numel() <= SMALL
             groups.setdefault((value.dtype, value.device) if small else i, []).append(i)
         return cls(
             tuple(tuple(value.shape) for value in values),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .._boundary import RUN_LOCK
 from .._errors import GradientError, SpecializationError, TraceError, describe
-from .._trees import leaves_of, named_leaves
+from .._trees import Frame, leaves_of, named_leaves
 from ._boundary import LOCK, Guard
 from ._captures import Captures, captures
 from ._trace import Traced, trace
@@ -254,13 +254,10 @@ def _refuse_unhashable(call: Call, name: str) -> None:
 
 def _of_tensors(fn: Callable[..., object], call: Call) -> Callable[..., object]:
     """``fn`` as a function of the tensors alone."""
-    trees: Any = optree
-    leaves, structure = trees.tree_flatten(call.args)
+    frame = Frame.of(call.args)
 
     def of_tensors(*tensors: Tensor) -> object:
-        rest = iter(tensors)
-        filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        args, kwargs = structure.unflatten(filled)
+        args, kwargs = frame.filled(tensors)
         return fn(*args, **kwargs)
 
     return of_tensors

@@ -14,8 +14,8 @@ from torch import fx
 from ._boundary import aten, value_of
 from ._flat import Joiner, bare, likeness
 from ._graphs import Builder
+from ._pack import SMALL
 
-_SMALL = 2048
 # Fewer terms are cheaper apart: a vector has to be written down before it is summed.
 _MANY = 8
 
@@ -83,7 +83,7 @@ def _terms(node: fx.Node) -> fx.Node | None:
     while node.target is aten.sum.default or _sums_all(node):
         inner: Any = node.args[0]
         node = found = bare(inner)
-    if found is None or value_of(found).numel() > _SMALL:
+    if found is None or value_of(found).numel() > SMALL:
         return None
     return found
 

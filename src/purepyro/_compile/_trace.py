@@ -5,21 +5,19 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import attrs
-import optree
 from torch import Tensor, fx
 
 from .._boundary import unvalidated
 from .._errors import PurepyroError, TraceError, describe
+from .._trees import Frame, tensors_in
 from ..random._bits._nodes import as_nodes
 from ._boundary import LOCK, functional, graph_of, is_random
 from ._checks import without_checks
 from ._functional import made_functional, refuse_written, written_inputs
 from ._graphs import inputs_of, lifted
-
-R = TypeVar("R")
 
 _PACKAGE = str(Path(__file__).parents[1])
 
@@ -72,27 +70,16 @@ class _Recorder:
 
     def __init__(self, fn: Callable[..., object]) -> None:
         self._fn = fn
-        self._structure: Any = None
-        self._leaves: list[object] = []
+        self._frame: Frame[object] = Frame.of(())
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
-        trees: Any = optree
-        leaves, self._structure = trees.tree_flatten(self._fn(*inputs))
-        found = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-        self._leaves = [_PLACE if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        return found
+        found = self._fn(*inputs)
+        self._frame = Frame.of(found)
+        return list(tensors_in(found))
 
     def result(self, outputs: Sequence[Tensor]) -> object:
         """What the function returns, with these tensors in it."""
-        if len(outputs) == len(self._leaves):
-            return self._structure.unflatten(outputs)
-        rest = iter(outputs)
-        return self._structure.unflatten(
-            [next(rest) if leaf is _PLACE else leaf for leaf in self._leaves]
-        )
-
-
-_PLACE = object()
+        return self._frame.filled(outputs)
 
 
 def _traced(fn: Callable[..., object], inputs: list[Tensor]) -> fx.GraphModule:

@@ -6,22 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import attrs
-import optree
 from torch import Tensor
 
 from .._errors import ShapeError, describe
-from .._trees import leaves_of
+from .._trees import Frame, leaves_of
 from ..infer._nonfinite import Batch
 
 InDims: TypeAlias = int | tuple[int | None, ...] | None
 """Where the members' dimension is: for all arguments, or for each by place; ``None``: shared."""
-
-
-class _Place:
-    """Stands for a tensor."""
-
-
-_PLACE = _Place()
 
 
 @attrs.frozen
@@ -29,21 +21,16 @@ class Plan:
     """A call's arguments without their tensors.
 
     Attributes:
-        structure: Of arguments by position and by name.
-        leaves: Those that are no tensors, in their places.
+        frame: The arguments by position and by name, without their tensors.
         dims: For each tensor 0 if its first dimension is the member, ``None`` if it is shared.
     """
 
-    structure: Any
-    leaves: tuple[object, ...]
+    frame: Frame[tuple[tuple[Any, ...], dict[str, Any]]]
     dims: tuple[int | None, ...]
 
     def rebuilt(self, tensors: Sequence[Tensor]) -> Batch:
         """The arguments, with tensors in their places."""
-        given = iter(tensors)
-        leaves = [next(given) if leaf is _PLACE else leaf for leaf in self.leaves]
-        args, kwargs = self.structure.unflatten(leaves)
-        return Batch(args, kwargs)
+        return Batch(*self.frame.filled(tensors))
 
 
 @attrs.frozen
@@ -109,10 +96,7 @@ def arguments(
             if isinstance(leaf, Tensor):
                 tensors.append(leaf if dim is None else _members_first(name, leaf, dim, count))
                 dims.append(None if dim is None else 0)
-    trees: Any = optree
-    leaves, structure = trees.tree_flatten((args, kwargs))
-    places = tuple(_PLACE if isinstance(leaf, Tensor) else leaf for leaf in leaves)
-    return Arguments(tuple(tensors), Plan(structure, places, tuple(dims)))
+    return Arguments(tuple(tensors), Plan(Frame.of((args, kwargs)), tuple(dims)))
 
 
 def _members_first(name: str, tensor: Tensor, dim: int, count: int) -> Tensor:
