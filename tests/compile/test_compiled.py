@@ -12,7 +12,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from models import regression, regression_data
 from purepyro import jit, random
-from purepyro._compile._boundary import Guard, inductor
+from purepyro._compile._boundary import Guard
+from purepyro._compile._inductor import inductor
 from purepyro._errors import GradientError
 from purepyro.infer import SVI, AutoNormal
 

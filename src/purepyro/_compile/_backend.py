@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 
 from torch import Tensor, fx
 
-from ._boundary import has_compiler, has_triton, inductor
+from ._inductor import Run, has_compiler, has_triton, inductor
 
 LOGGER = logging.getLogger("purepyro.jit")
-
-Run = Callable[..., Sequence[Tensor]]
 
 
 def compiled(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Run:

@@ -1,16 +1,13 @@
 """What the compiler needs of torch's private machinery, with a typed face.
 
-``make_fx``, ``standalone_compile``, ``while_loop`` and the C++ guards are private or change from
-release to release: when one moves, this is the file to mend.
+``make_fx``, ``while_loop`` and the C++ guards are private or change from release to release: when
+one moves, this is the file to mend. Inductor has ``_inductor.py`` and ``_stack.py``.
 """
 
 from __future__ import annotations
 
-import shutil
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from importlib import import_module
 from typing import Any, cast
 
@@ -21,8 +18,6 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
-
-from ..random._bits._nodes import OPERATOR, expanded
 
 aten: Any = torch.ops.aten
 
@@ -51,15 +46,6 @@ def functional(fn: Callable[..., object]) -> Callable[..., object]:
     return made
 
 
-@cache
-def _inductor() -> Any:
-    """Inductor, which takes over a second to import: only those who compile wait for it."""
-    table: Any = import_module("torch._inductor.decomposition").decompositions
-    # Inductor spells a block of Philox out, and fuses it with what uses it.
-    table[OPERATOR] = expanded
-    return import_module("torch._inductor")
-
-
 def while_loop() -> Any:
     """The operator of loops: ``(condition, body, carried, others)``, graph modules and tuples."""
     return import_module("torch._higher_order_ops.while_loop").while_loop_op
@@ -79,67 +65,6 @@ class Guard:
     def holds(self, tensors: Sequence[Tensor]) -> bool:
         """Whether these are such tensors."""
         return len(tensors) == self._count and self._check(*tensors)
-
-
-def inductor(
-    module: fx.GraphModule, inputs: Sequence[Tensor], mark: str
-) -> Callable[..., Sequence[Tensor]]:
-    """``module`` compiled; the artefact is kept on disk, in torch's own cache.
-
-    Args:
-        module: A graph from tensors to a list of tensors.
-        inputs: Tensors like those that it will be called with.
-        mark: Says all there is to say of the graph, its loops' bodies included.
-    """
-    settings: dict[str, Any] = {
-        # Without it a loop calls Python at each turn, and each kernel costs a microsecond more.
-        "cpp_wrapper": True,
-        # torch does not vouch for graphs with loops; the mark is part of the cache's key.
-        "unsafe_marked_cacheable_functions": {
-            "while_loop": mark,
-            "torch.ops.higher_order.while_loop": mark,
-        },
-        # What is read up to so often is computed where it is read: a buffer costs more.
-        "realize_reads_threshold": 8,
-        # Every index is one of ours, and in range.
-        "assert_indirect_indexing": False,
-        # Half of the first compilation on a machine: a header that few graphs share, and a trial
-        # of instructions that the processor says it has.
-        "cpp_cache_precompile_headers": False,
-        "cpp.vec_isa_ok": True,
-    }
-    package = _inductor()
-    known = {name: value for name, value in settings.items() if _has_setting(name)}
-    with LOCK, torch.no_grad(), package.config.patch(known):
-        compile_ = package.standalone_compile
-        compiled = compile_(module, list(inputs), dynamic_shapes="from_example_inputs")
-    call: Callable[..., Sequence[Tensor]] = compiled
-    return call
-
-
-def _has_setting(name: str) -> bool:
-    owner: Any = _inductor().config
-    for part in name.split("."):
-        if not hasattr(owner, part):
-            return False
-        owner = getattr(owner, part)
-    return True
-
-
-@cache
-def has_compiler() -> bool:
-    """Whether Inductor finds a C++ compiler."""
-    names: Any = _inductor().config.cpp.cxx
-    candidates = names if isinstance(names, (tuple, list)) else (names,)
-    found = [shutil.which(str(name)) for name in candidates if name]
-    # Inductor's first candidate is None where it may fetch a compiler by itself.
-    return any(found) or (sys.platform == "win32" and shutil.which("cl") is not None)
-
-
-@cache
-def has_triton() -> bool:
-    """Whether Inductor finds Triton, its compiler for GPUs."""
-    return bool(import_module("torch.utils._triton").has_triton())
 
 
 def writes(node: fx.Node) -> bool:

@@ -10,10 +10,11 @@ import optree
 import torch
 from torch import Tensor
 
-from ._backend import Run, compiled
+from ._backend import compiled
 from ._block import block
 from ._boundary import value_of
 from ._draws import with_joint_draws
+from ._inductor import Run
 from ._products import with_small_products_fused
 from ._specialize import Call, Specializations
 from ._split import Frontier, Step, frontier, packed

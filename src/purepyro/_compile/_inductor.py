@@ -1,0 +1,104 @@
+"""Inductor, torch's compiler: how it is called, and whether it finds what it needs."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from ..random._bits._nodes import OPERATOR, expanded
+from ._boundary import LOCK
+from ._stack import small_buffers_on_stack
+
+LOGGER = logging.getLogger("purepyro.jit")
+
+Run = Callable[..., Sequence[Tensor]]
+
+
+def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run:
+    """``module`` compiled; the artefact is kept on disk, in torch's own cache.
+
+    Args:
+        module: A graph from tensors to a list of tensors.
+        inputs: Tensors like those that it will be called with.
+        mark: Says all there is to say of the graph, its loops' bodies included.
+    """
+    settings: dict[str, object] = {
+        # Without it a loop calls Python at each turn, and each kernel costs a microsecond more.
+        "cpp_wrapper": True,
+        # torch does not vouch for graphs with loops; the mark is part of the cache's key.
+        "unsafe_marked_cacheable_functions": {
+            "while_loop": mark,
+            "torch.ops.higher_order.while_loop": mark,
+        },
+        # What is read up to so often is computed where it is read: a buffer costs more.
+        "realize_reads_threshold": 8,
+        # Every index is one of ours, and in range.
+        "assert_indirect_indexing": False,
+        # Half of the first compilation on a machine: a header that few graphs share, and a trial
+        # of instructions that the processor says it has.
+        "cpp_cache_precompile_headers": False,
+        "cpp.vec_isa_ok": True,
+    }
+    with LOCK, torch.no_grad():
+        package = _inductor()
+        if any(tensor.device.type != "cpu" for tensor in inputs):
+            return _compiled(module, inputs, settings)
+        try:
+            with small_buffers_on_stack() as more:
+                return _compiled(module, inputs, {**settings, **more})
+        except package.exc.InductorError as error:
+            LOGGER.info("Inductor failed with buffers on the stack, and goes on without: %s", error)
+            return _compiled(module, inputs, settings)
+
+
+def _compiled(module: fx.GraphModule, inputs: Sequence[Tensor], settings: dict[str, object]) -> Run:
+    package = _inductor()
+    known = {name: value for name, value in settings.items() if _has_setting(name)}
+    with package.config.patch(known):
+        run: Run = package.standalone_compile(
+            module, list(inputs), dynamic_shapes="from_example_inputs"
+        )
+    return run
+
+
+@cache
+def _inductor() -> Any:
+    """The package, which takes over a second to import: only those who compile wait for it."""
+    table: Any = import_module("torch._inductor.decomposition").decompositions
+    # Inductor spells a block of Philox out, and fuses it with what uses it.
+    table[OPERATOR] = expanded
+    import_module("torch._inductor.exc")
+    return import_module("torch._inductor")
+
+
+def _has_setting(name: str) -> bool:
+    owner: Any = _inductor().config
+    for part in name.split("."):
+        if not hasattr(owner, part):
+            return False
+        owner = getattr(owner, part)
+    return True
+
+
+@cache
+def has_compiler() -> bool:
+    """Whether Inductor finds a C++ compiler."""
+    names: Any = _inductor().config.cpp.cxx
+    candidates = names if isinstance(names, (tuple, list)) else (names,)
+    found = [shutil.which(str(name)) for name in candidates if name]
+    # Inductor's first candidate is None where it may fetch a compiler by itself.
+    return any(found) or (sys.platform == "win32" and shutil.which("cl") is not None)
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Inductor finds Triton, its compiler for GPUs."""
+    return bool(import_module("torch.utils._triton").has_triton())
