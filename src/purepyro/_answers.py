@@ -143,7 +143,7 @@ class Answers:
         value = unconstrained if constraint is constraints.real else _map(constraint, unconstrained)
         if self._substitute is not None and isinstance(init, torch.nn.Parameter):
             self._substitute.register(init, value)
-        if msg["kwargs"].get("event_dim") is not None:
+        if msg["cond_indep_stack"] and msg["kwargs"].get("event_dim") is not None:
             value = let_subsample(value, unconstrained)
         elif again:
             value = let_not_adopt(value, name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, final
 
 import attrs
@@ -388,4 +389,5 @@ def split_parts(
 
 def total(log_densities: Mapping[str, Tensor]) -> Tensor:
     """The sum over all sites and all their elements."""
-    return sum((density.sum() for density in log_densities.values()), start=torch.zeros(()))
+    sums = [each.sum() if each.dim() else each for each in log_densities.values()]
+    return reduce(add, sums) if sums else torch.zeros(())

@@ -128,9 +128,9 @@ def fold_in_integer(key: Key, data: int) -> Key:
         return as_key(_nodes.lanes(key, data, "keys").squeeze(-2))
     if key.dim() == 1:
         seed, offset = pairs[0].tolist()
-        derived = _host.derived(seed, offset + data)
+        derived = np.array(_host.derived(seed, offset + data), dtype=np.int64)
         with outside_transforms():
-            return as_key(torch.tensor(derived, dtype=torch.int64))
+            return as_key(torch.from_numpy(derived))
     counters = pairs[:, 1, None] + np.uint64(data & MASK64)
     return _host_keys(_host.expand(pairs[:, 0], counters), tuple(key.shape))
 

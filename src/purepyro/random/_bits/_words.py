@@ -82,7 +82,8 @@ def normals(plan: Plan, dtype: torch.dtype) -> Tensor:
     pairs = readable(plan.keys)
     if pairs is not None:
         with outside_transforms():
-            return _host_normals(pairs, plan.size, dtype).reshape(plan.shape)
+            found = _host_normals(pairs, plan.size, dtype).reshape(plan.shape)
+            return found if found.dtype is dtype else found.to(dtype)
     if dtype is torch.float64:
         return _cut(_nodes.blocks(plan.keys, -(-plan.size // 2), "wide_normals"), plan)
     return _cut(_nodes.blocks(plan.keys, -(-plan.size // 4), "normals"), plan).to(dtype)
@@ -134,6 +135,7 @@ def _host_uniforms(pairs: Wide, count: int, dtype: torch.dtype) -> Tensor:
 
 
 def _host_normals(pairs: Wide, count: int, dtype: torch.dtype) -> Tensor:
+    """In float64 if that is the dtype, in float32 if it is any other."""
     if dtype is torch.float64:
         even, odd = _host.blocks(pairs, -(-count // 2))
         double = even * 2.0**-32 + (odd * 2.0**-64 + 2.0**-65)
@@ -142,7 +144,7 @@ def _host_normals(pairs: Wide, count: int, dtype: torch.dtype) -> Tensor:
     scale, half = np.float32(2.0**-32), np.float32(2.0**-33)
     radial = even.astype(np.float32) * scale + half
     angular = odd.astype(np.float32) * scale + half
-    return _host_pairs(radial, angular, count).to(dtype)
+    return _host_pairs(radial, angular, count)
 
 
 def _host_pairs(radial: NDArray[np.floating], angular: NDArray[np.floating], count: int) -> Tensor:
