@@ -360,7 +360,7 @@ def test_what_else_is_captured() -> None:
     assert jitted(ONES).shape == (3, 1)
     dtype = torch.float64
     assert agrees()
-    activation = torch.tanh
+    activation = torch.square
     assert agrees()
     owner.calls += 1  # which the function does not read
     jitted(ONES)

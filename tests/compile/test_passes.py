@@ -14,6 +14,7 @@ from purepyro._compile._boundary import aten, graph_of
 from purepyro._compile._checks import without_checks
 from purepyro._compile._draws import with_joint_draws
 from purepyro._compile._graphs import outputs_of
+from purepyro._compile._kept import KEPT
 from purepyro._compile._pack import Pack
 from purepyro._compile._products import with_small_products_fused
 from purepyro._compile._split import frontier, packed
@@ -83,7 +84,7 @@ def test_tanh() -> None:
     module = graph(torch.tanh, x)
     with_quick_tanh(module.graph)
     module.recompile()
-    assert count(module, aten.tanh.default) == 0
+    assert (count(module, aten.tanh.default), count(module, KEPT)) == (0, 1)
     torch.testing.assert_close(module(x), torch.tanh(x), rtol=6e-7, atol=0)
     assert bool(module(torch.tensor([torch.nan])).isnan())
     assert module(torch.tensor([-0.0])).signbit()
@@ -135,3 +136,28 @@ def test_a_packed_step_is_the_step() -> None:
     products = [node for node in found.graph.nodes if node.target is aten.div.Tensor]
     assert len(products) == 1  # one for all parameters
     assert len(outputs_of(found.graph)) == 2
+
+
+def test_one_number_for_all_parameters_is_repeated_once() -> None:
+    """Of a single member, whose flag has a dimension: not one flag beside another."""
+    shapes: list[tuple[int, ...]] = [(1, 1), (1, 3), (1, 2, 2)]
+    inputs = [*(torch.full(shape, 0.5) for shape in shapes), torch.tensor([True])]
+
+    def step(*inputs: Tensor) -> list[Tensor]:
+        *params, alive = inputs
+        wide = [alive.reshape([1] * param.dim()).expand(param.shape) for param in params]
+        return [torch.where(w, p * 2.0, p) for w, p in zip(wide, params, strict=True)] + [inputs[1]]
+
+    found = packed(graph(step, *inputs).graph, 3)
+    module: Any = fx.GraphModule(torch.nn.Module(), found.graph)
+    assert count(module, aten.cat.default) == 0
+    vector = torch.arange(8.0)
+    for alive in (True, False):
+        new, _ = module(vector, torch.tensor([alive]))
+        torch.testing.assert_close(new, vector * (2.0 if alive else 1.0))
+
+
+def test_kept_under_vmap() -> None:
+    x = torch.arange(6.0).reshape(2, 3)
+    assert torch.equal(torch.vmap(KEPT, in_dims=1, out_dims=1)(x), x)
+    assert KEPT(x) is not x

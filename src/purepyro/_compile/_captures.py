@@ -53,10 +53,24 @@ class Step:
 
 @attrs.frozen
 class Way:
-    """The way from a function to something that it captured."""
+    """The way from a function to something that it captured.
+
+    Attributes:
+        start: Where it starts.
+        steps: The steps from there.
+        before: What led to the start, in words.
+    """
 
     start: object
     steps: tuple[Step, ...]
+    before: str = ""
+
+    def settled(self) -> Way:
+        """The same way without the first steps, which lead where they led for good."""
+        here, steps, before = self.start, self.steps, self.before
+        while steps and not steps[0].mutable:
+            here, steps, before = steps[0].take(here), steps[1:], before + steps[0].name
+        return Way(here, steps, before)
 
     def end(self) -> object:
         """What is there now; ``None`` if the way is gone."""
@@ -86,7 +100,7 @@ class Way:
     @property
     def name(self) -> str:
         """The way in words, such as ``model.scale``."""
-        return "".join(step.name for step in self.steps).strip(" .")
+        return (self.before + "".join(step.name for step in self.steps)).strip(" .")
 
 
 @attrs.frozen
@@ -153,7 +167,7 @@ def captures(roots: Sequence[object], tensors: Sequence[Tensor]) -> Captures:
             if id(value) in wanted:
                 ways.setdefault(id(value), []).append(way)
         elif way.watched and not isinstance(value, ModuleType):
-            values.append(Seen(way, value, _mark(value), describe(value)))
+            values.append(Seen(way.settled(), value, _mark(value), describe(value)))
     return Captures(tuple(_kept(tensor, ways) for tensor in tensors), tuple(values))
 
 
@@ -161,7 +175,7 @@ def _kept(tensor: Tensor, ways: Mapping[int, Sequence[Way]]) -> tuple[Way, ...] 
     """The ways to a tensor that may lead elsewhere; those that are surely read, if there are."""
     mutable = [way for way in ways.get(id(tensor), ()) if way.mutable]
     read = [way for way in mutable if way.read]
-    return tuple(read or mutable[:1]) or tensor
+    return tuple(way.settled() for way in read or mutable[:1]) or tensor
 
 
 def _mark(value: object) -> object:

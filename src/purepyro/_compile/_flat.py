@@ -74,7 +74,7 @@ class Joiner:
                 start += value.numel()
 
     def _join(self, nodes: tuple[fx.Node, ...], depth: int) -> fx.Node:
-        found = self._whole_piece(nodes) or self._uniform(nodes)
+        found = self._whole_piece(nodes) or self._uniform(nodes) or self._repeated(nodes)
         if found is None and len(nodes) == 1:
             found = self._flat(nodes[0])
         if found is None and depth and _alike(nodes):
@@ -128,6 +128,17 @@ class Joiner:
         size = [sum(value_of(node).numel() for node in nodes)]
         named = {"dtype": value.dtype, "device": value.device}
         return self._call(aten.full.default, (size, number), nodes[0], size, named)
+
+    def _repeated(self, nodes: Sequence[fx.Node]) -> fx.Node | None:
+        """One and the same number, again and again, if that is what all ``nodes`` are."""
+        number = _source(nodes[0])
+        if value_of(number).numel() != 1 or any(_source(node) is not number for node in nodes):
+            return None
+        if number is nodes[0]:
+            return None
+        one = self._call(aten.reshape.default, (number, [1]), number, [1])
+        size = [sum(value_of(node).numel() for node in nodes)]
+        return self._call(aten.expand.default, (one, size), number, size)
 
     def _done_once(self, nodes: Sequence[fx.Node], depth: int) -> fx.Node:
         """The operation that ``nodes`` have in common, on the concatenations of its arguments."""
@@ -206,6 +217,15 @@ def _number(node: fx.Node) -> float | None:
 def bare(node: fx.Node) -> fx.Node:
     """The node behind reshapes."""
     while node.target in _RESHAPES and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+    return node
+
+
+def _source(node: fx.Node) -> fx.Node:
+    """The node of whose numbers another is made by reshapes and repetition."""
+    while (node.target in _RESHAPES or node.target is aten.expand.default) and isinstance(
+        node.args[0], fx.Node
+    ):
         node = node.args[0]
     return node
 

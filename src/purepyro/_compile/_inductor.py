@@ -15,6 +15,7 @@ from torch import Tensor, fx
 
 from ..random._bits._nodes import OPERATOR, expanded
 from ._boundary import LOCK
+from ._kept import KEPT
 from ._stack import small_buffers_on_stack
 
 LOGGER = logging.getLogger("purepyro.jit")
@@ -46,6 +47,8 @@ def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run
         # of instructions that the processor says it has.
         "cpp_cache_precompile_headers": False,
         "cpp.vec_isa_ok": True,
+        # A product and a sum in one operation, as Triton and XLA have it too.
+        "cpp.enable_floating_point_contract_flag": "fast",
     }
     with LOCK, torch.no_grad():
         package = _inductor()
@@ -75,8 +78,15 @@ def _inductor() -> Any:
     table: Any = import_module("torch._inductor.decomposition").decompositions
     # Inductor spells a block of Philox out, and fuses it with what uses it.
     table[OPERATOR] = expanded
+    register: Any = import_module("torch._inductor.lowering").register_lowering
+    register(KEPT, type_promotion_kind=None)(_written_down)
     import_module("torch._inductor.exc")
     return import_module("torch._inductor")
+
+
+def _written_down(value: Any) -> Any:
+    value.realize()
+    return value
 
 
 def _has_setting(name: str) -> bool:

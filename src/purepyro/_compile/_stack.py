@@ -49,41 +49,42 @@ class _SmallBuffersOnStack:
     allow_stack_allocation: Any
     stack_allocated_buffers: Any
     codegened_graph_stack: Any
-    lines: Any
 
     _used = 0
-    _holds_graphs = False
+    _graph: Any = None
+    _names: frozenset[str] = frozenset()
 
     @classmethod
     def create(cls, *_: object) -> _SmallBuffersOnStack:
         """A wrapper for a new graph."""
         return cls()
 
-    def memory_plan_reuse(self) -> None:
-        """Make the plan; how much goes on the stack is decided buffer by buffer."""
-        parent: Any = super()
-        allowed = self.allow_stack_allocation is not False
-        self._holds_graphs = any(type(line).__name__ == "EnterSubgraphLine" for line in self.lines)
-        parent.memory_plan_reuse()
-        self.allow_stack_allocation = allowed
+    def is_safe_to_use_borrow_arrayref_tensor_as_tensor(self) -> bool:
+        """Whether what functions of libraries are given may be lent to them: it is a tensor."""
+        return True
 
     def can_stack_allocate_buffer(self, buffer: Any) -> bool:
         """Whether a new buffer goes on the stack; asked once of each."""
         parent: Any = super()
-        graph = self.codegened_graph_stack[-1]
-        # Of what is outside a loop, and given to it, the loop makes tensors at each turn.
-        outside = self._holds_graphs and len(self.codegened_graph_stack) == 1
+        # Unset wherever a function of a library is called; what that is given is known here.
+        self.allow_stack_allocation = True
         size = _bytes(buffer)
         if (
-            outside
-            or size is None
+            size is None
             or self._used + size > _TOTAL
-            or buffer.get_name() in graph.get_output_names()
+            or buffer.get_name() in self._tensors()
             or not parent.can_stack_allocate_buffer(buffer)
         ):
             return False
         self._used += size
         return True
+
+    def _tensors(self) -> frozenset[str]:
+        """The buffers of the present graph that must be tensors."""
+        graph = self.codegened_graph_stack[-1]
+        if self._graph is not graph:
+            self._graph, self._names = graph, _tensors_of(graph)
+        return self._names
 
     def can_reuse(self, input_buffer: Any, output_buffer: Any = None) -> bool:
         """Whether a kernel may write its result over an argument: not over a small one.
@@ -101,6 +102,19 @@ class _SmallBuffersOnStack:
         if old.get_name() in self.stack_allocated_buffers:
             return str(parent.make_buffer_allocation(new))
         return str(parent.make_buffer_reuse(old, new, delete_old))
+
+
+def _tensors_of(graph: Any) -> frozenset[str]:
+    """The buffers of a graph that must be tensors: its results, and what is not a kernel's alone.
+
+    Loops and functions of libraries take and give tensors.
+    """
+    names = set(graph.get_output_names())
+    for node in graph.scheduler.nodes:
+        if node.is_extern():
+            names.update(each.name for each in node.read_writes.reads_and_writes())
+            names.update(node.get_buffer_names())
+    return frozenset(names)
 
 
 def _bytes(buffer: Any) -> int | None:

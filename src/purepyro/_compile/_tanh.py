@@ -1,19 +1,25 @@
-r"""The hyperbolic tangent by an exponential, twice as fast as the library's.
+r"""The hyperbolic tangent as a quotient of polynomials, three times as fast as the library's.
 
-.. math:: \tanh x = \mathrm{sign}(x) \left(1 - \frac{2}{e^{2|x|} + 1}\right)
+.. math:: \tanh x \approx x \frac{P(x^2)}{Q(x^2)}, \qquad |x| \le 9.02,
 
-loses digits near zero, where the first terms of the power series do; float32 to some 6e-7.
+where beyond it is one in float32. The coefficients minimise the largest relative error, 2e-8, by
+repeated weighted least squares (Sanathanan and Koerner, 1963); rounding makes it 4e-7.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import fx
 
 from ._boundary import aten, value_of
+from ._kept import keep
 
-# Below, the next term of the series is less than the rounding of a float32.
-_NEAR_ZERO = 0.2
+_END = 9.02
+# From the highest power of x squared down.
+_ABOVE = (1.33192621729e-8, 2.05836298258e-5, 3.49404407251e-3, 1.33797261108e-1, 9.99999979025e-1)
+_BELOW = (7.76210063866e-7, 3.28310805630e-4, 2.58711098883e-2, 4.67130413591e-1, 1.0)
 
 
 def with_quick_tanh(graph: fx.Graph) -> None:
@@ -29,6 +35,7 @@ def with_quick_tanh(graph: fx.Graph) -> None:
         found.meta = dict(node.meta)
         node.replace_all_uses_with(found)
         graph.erase_node(node)
+        keep(found)
 
 
 def _tanh(graph: fx.Graph, x: fx.Node) -> fx.Node:
@@ -38,15 +45,15 @@ def _tanh(graph: fx.Graph, x: fx.Node) -> fx.Node:
         node.meta["val"] = value_of(x)
         return node
 
-    size = call(aten.abs.default, x)
-    power = call(aten.exp.default, call(aten.mul.Tensor, size, 2.0))
-    below = call(aten.reciprocal.default, call(aten.add.Tensor, power, 1.0))
-    far = call(aten.add.Tensor, call(aten.mul.Tensor, below, -2.0), 1.0)
-    square = call(aten.mul.Tensor, x, x)
-    series = call(aten.mul.Tensor, square, -17.0 / 315.0)
-    for term in (2.0 / 15.0, -1.0 / 3.0):
-        series = call(aten.mul.Tensor, square, call(aten.add.Tensor, series, term))
-    near = call(aten.mul.Tensor, x, call(aten.add.Tensor, series, 1.0))
-    is_near = call(aten.lt.Scalar, size, _NEAR_ZERO)
-    is_near.meta["val"] = value_of(x).new_empty(value_of(x).shape, dtype=torch.bool)
-    return call(aten.where.self, is_near, near, call(aten.copysign.Tensor, far, x))
+    def polynomial(coefficients: Sequence[float], at: fx.Node) -> fx.Node:
+        first, second, *rest = coefficients
+        found = call(aten.add.Tensor, call(aten.mul.Tensor, at, first), second)
+        for each in rest:
+            found = call(aten.add.Tensor, call(aten.mul.Tensor, found, at), each)
+        return found
+
+    inner = call(aten.clamp.default, x, -_END, _END)
+    square = call(aten.mul.Tensor, inner, inner)
+    above = call(aten.mul.Tensor, inner, polynomial(_ABOVE, square))
+    quotient = call(aten.div.Tensor, above, polynomial(_BELOW, square))
+    return call(aten.clamp.default, quotient, -1.0, 1.0)
