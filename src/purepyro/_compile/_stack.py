@@ -23,6 +23,17 @@ _TOTAL = 96 << 10
 
 _SETTINGS: Mapping[str, object] = {"aot_inductor.allow_stack_allocation": True}
 
+# All that is done between kernels is one function, thousands of lines long where a model has many
+# sites: calls, for which optimisation does little, and at which g++ takes minutes.
+_LIGHTLY = """
+#if defined(__GNUC__) && !defined(__clang__)
+void inductor_entry_impl(AtenTensorHandle*, AtenTensorHandle*)
+    __attribute__((optimize("LEVEL")));
+#endif
+"""
+# Of inputs, from where on time to compile counts more than a tenth of the time of a step.
+_MANY = 200
+
 
 @contextmanager
 def small_buffers_on_stack() -> Iterator[Mapping[str, object]]:
@@ -49,6 +60,7 @@ class _SmallBuffersOnStack:
     allow_stack_allocation: Any
     stack_allocated_buffers: Any
     codegened_graph_stack: Any
+    header: Any
 
     _used = 0
     _graph: Any = None
@@ -58,6 +70,14 @@ class _SmallBuffersOnStack:
     def create(cls, *_: object) -> _SmallBuffersOnStack:
         """A wrapper for a new graph."""
         return cls()
+
+    def write_header(self) -> None:
+        """The head of the code: with a word to the compiler on the wrapper's only function."""
+        parent: Any = super()
+        parent.write_header()
+        graph: Any = import_module("torch._inductor.virtualized").V.graph
+        level = "Og" if len(graph.graph_inputs) > _MANY else "O1"
+        self.header.splice(_LIGHTLY.replace("LEVEL", level))
 
     def is_safe_to_use_borrow_arrayref_tensor_as_tensor(self) -> bool:
         """Whether what functions of libraries are given may be lent to them: it is a tensor."""
