@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import pytest
@@ -12,10 +13,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from models import regression, regression_data
 from purepyro import jit, random
+from purepyro._compile import _inductor
 from purepyro._compile._boundary import Guard
 from purepyro._compile._inductor import inductor
 from purepyro._errors import GradientError
 from purepyro.infer import SVI, AutoNormal
+from purepyro.random._bits._nodes import OPERATOR
 
 pytestmark = pytest.mark.compiled
 
@@ -89,6 +92,17 @@ def test_a_step(key: random.Key) -> None:
     with pytest.raises(GradientError, match="argument 1"):
         step(state, x.clone().requires_grad_(), y)
     assert step.cache_info() == (2, 1, 32, 1)
+
+
+def test_draws_are_spelled_out_though_others_compiled_first() -> None:
+    """Inductor's table of decompositions, as it was before the first use of ours."""
+    home: Any = import_module("torch._inductor.decomposition")
+    home.decompositions.pop(OPERATOR, None)
+    home.fast_random_decomps.cache_clear()
+    assert OPERATOR not in home.select_decomp_table()
+    _inductor._inductor.cache_clear()
+    _inductor._inductor()
+    assert OPERATOR in home.select_decomp_table()
 
 
 @pytest.mark.gpu

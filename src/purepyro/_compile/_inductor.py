@@ -22,6 +22,8 @@ LOGGER = logging.getLogger("purepyro.jit")
 
 Run = Callable[..., Sequence[Tensor]]
 
+_RULES = 2
+
 
 def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run:
     """``module`` compiled; the artefact is kept on disk, in torch's own cache.
@@ -30,14 +32,16 @@ def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run
         module: A graph from tensors to a list of tensors.
         inputs: Tensors like those that it will be called with.
         mark: Says all there is to say of the graph, its loops' bodies included.
+
+    What nodes of ours become is not part of torch's key: ``_RULES`` is to be counted up with it.
     """
     settings: dict[str, object] = {
         # Without it a loop calls Python at each turn, and each kernel costs a microsecond more.
         "cpp_wrapper": True,
         # torch does not vouch for graphs with loops; the mark is part of the cache's key.
         "unsafe_marked_cacheable_functions": {
-            "while_loop": mark,
-            "torch.ops.higher_order.while_loop": mark,
+            "while_loop": f"{_RULES} {mark}",
+            "torch.ops.higher_order.while_loop": f"{_RULES} {mark}",
         },
         # What is read up to so often is computed where it is read: a buffer costs more.
         "realize_reads_threshold": 8,
@@ -75,9 +79,12 @@ def _compiled(module: fx.GraphModule, inputs: Sequence[Tensor], settings: dict[s
 @cache
 def _inductor() -> Any:
     """The package, which takes over a second to import: only those who compile wait for it."""
-    table: Any = import_module("torch._inductor.decomposition").decompositions
-    # Inductor spells a block of Philox out, and fuses it with what uses it.
-    table[OPERATOR] = expanded
+    home: Any = import_module("torch._inductor.decomposition")
+    # Inductor spells a block of Philox out, and fuses it with what uses it. It keeps a copy of this
+    # table from the first compilation on, which may have been somebody else's.
+    home.decompositions[OPERATOR] = expanded
+    copy = getattr(home, "fast_random_decomps", None)
+    getattr(copy, "cache_clear", lambda: None)()
     register: Any = import_module("torch._inductor.lowering").register_lowering
     register(KEPT, type_promotion_kind=None)(_written_down)
     import_module("torch._inductor.exc")
