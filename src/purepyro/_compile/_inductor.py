@@ -22,6 +22,8 @@ LOGGER = logging.getLogger("purepyro.jit")
 
 Run = Callable[..., Sequence[Tensor]]
 
+# What becomes of nodes of ours (`expanded`, `_written_down`) is no part of the key of torch's
+# cache: to be counted up when it changes.
 _RULES = 2
 
 
@@ -32,8 +34,6 @@ def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run
         module: A graph from tensors to a list of tensors.
         inputs: Tensors like those that it will be called with.
         mark: Says all there is to say of the graph, its loops' bodies included.
-
-    What nodes of ours become is not part of torch's key: ``_RULES`` is to be counted up with it.
     """
     settings: dict[str, object] = {
         # Without it a loop calls Python at each turn, and each kernel costs a microsecond more.
