@@ -8,7 +8,7 @@ gradients, this leaves one vector where there were many tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
 from typing import Any
@@ -30,6 +30,8 @@ _RESHAPES = frozenset(
         aten.squeeze.default,
     }
 )
+# Those, and views that repeat numbers.
+_REPETITIONS = _RESHAPES | {aten.expand.default}
 # How far back to look; what is further back is concatenated as it is.
 _DEPTH = 100
 
@@ -97,7 +99,7 @@ class Joiner:
             one = self._call(aten.slice.Tensor, (vector, 0, i, i + 1), vector, [1])
             size = [value_of(node).numel()]
             parts.append(self._call(aten.expand.default, (one, size), vector, size))
-        size = [sum(value_of(node).numel() for node in nodes)]
+        size = [_count(nodes)]
         return self._call(aten.cat.default, (parts,), vector, size)
 
     def _whole_piece(self, nodes: Sequence[fx.Node]) -> fx.Node | None:
@@ -125,19 +127,19 @@ class Joiner:
         if numbers or number is None:
             return None
         value = value_of(nodes[0])
-        size = [sum(value_of(node).numel() for node in nodes)]
+        size = [_count(nodes)]
         named = {"dtype": value.dtype, "device": value.device}
         return self._call(aten.full.default, (size, number), nodes[0], size, named)
 
     def _repeated(self, nodes: Sequence[fx.Node]) -> fx.Node | None:
         """One and the same number, again and again, if that is what all ``nodes`` are."""
-        number = _source(nodes[0])
-        if value_of(number).numel() != 1 or any(_source(node) is not number for node in nodes):
+        number = bare(nodes[0], _REPETITIONS)
+        if number is nodes[0] or value_of(number).numel() != 1:
             return None
-        if number is nodes[0]:
+        if any(bare(node, _REPETITIONS) is not number for node in nodes):
             return None
         one = self._call(aten.reshape.default, (number, [1]), number, [1])
-        size = [sum(value_of(node).numel() for node in nodes)]
+        size = [_count(nodes)]
         return self._call(aten.expand.default, (one, size), number, size)
 
     def _done_once(self, nodes: Sequence[fx.Node], depth: int) -> fx.Node:
@@ -151,7 +153,7 @@ class Joiner:
             else:
                 pairs = zip(column, nodes, strict=True)
                 args.append(self.joined([self._as_wide(a, like) for a, like in pairs], depth))
-        size = [sum(value_of(node).numel() for node in nodes)]
+        size = [_count(nodes)]
         if all(each is one for each, one in zip(args, nodes[0].args, strict=True)):
             # All arguments are shared scalars, and so are the results.
             return self._call(aten.expand.default, (nodes[0], size), nodes[0], size)
@@ -165,8 +167,7 @@ class Joiner:
             parts = [self._flat(node) for node in nodes]
         else:
             parts = [self.joined(run, depth) for run in runs]
-        size = sum(value_of(part).numel() for part in parts)
-        return self._call(aten.cat.default, (parts,), nodes[0], [size])
+        return self._call(aten.cat.default, (parts,), nodes[0], [_count(parts)])
 
     def _flat(self, node: fx.Node) -> fx.Node:
         value = value_of(node)
@@ -214,20 +215,16 @@ def _number(node: fx.Node) -> float | None:
     return None if below is node else _number(below)
 
 
-def bare(node: fx.Node) -> fx.Node:
-    """The node behind reshapes."""
-    while node.target in _RESHAPES and isinstance(node.args[0], fx.Node):
+def bare(node: fx.Node, views: Container[object] = _RESHAPES) -> fx.Node:
+    """The node behind reshapes, or behind other ``views``."""
+    while node.target in views and isinstance(node.args[0], fx.Node):
         node = node.args[0]
     return node
 
 
-def _source(node: fx.Node) -> fx.Node:
-    """The node of whose numbers another is made by reshapes and repetition."""
-    while (node.target in _RESHAPES or node.target is aten.expand.default) and isinstance(
-        node.args[0], fx.Node
-    ):
-        node = node.args[0]
-    return node
+def _count(nodes: Sequence[fx.Node]) -> int:
+    """How many numbers ``nodes`` have together."""
+    return sum(value_of(node).numel() for node in nodes)
 
 
 def _scalar_in(node: fx.Node) -> fx.Node | None:
