@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 import torchopt
 from torch import Tensor
 
 from models import regression, regression_data
-from purepyro import Ensemble, random
+from purepyro import Ensemble, disable_jit, random
 from purepyro.ensemble import EnsembleState, _run
 from purepyro.ensemble._train import Training, train
-from purepyro.infer import SVI, AutoNormal
+from purepyro.infer import SVI, AutoDelta, AutoNormal
 
 NET = regression()
 FIT = SVI(NET, AutoNormal(NET), torchopt.adam(0.05))
@@ -39,10 +41,53 @@ def test_chunks_are_of_one_size_and_all_steps_of_one_come_first(
     assert result.losses.shape == (3, 5)
 
 
-def test_a_bar_is_shown_for_each_chunk(capsys: pytest.CaptureFixture[str]) -> None:
-    ensemble = Ensemble(FIT, chunk_size=1, progress_bar=True)
+@pytest.mark.parametrize("map", ["vmap", "loop"])
+def test_one_bar_counts_the_steps_of_all(
+    map: Literal["vmap", "loop"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ensemble = Ensemble(FIT, chunk_size=1, progress_bar=True, map=map)
     ensemble.run(random.split(random.key(0), 2), 3, *regression_data())
-    assert capsys.readouterr().err.count("3/3") == 2
+    bars = capsys.readouterr().err
+    assert bars.count("6/6") == 1
+    assert "3/3" not in bars
+
+
+@pytest.mark.compiled
+def test_a_compiled_run_takes_as_many_members_as_the_cache_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x, y = torch.ones(1_000, 64), torch.ones(1_000)  # of each member 256,000 bytes on the way
+
+    def model(x: Tensor, y: Tensor) -> None:
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("y", dist.Normal((x * loc).sin().sum(1), 1.0), obs=y)
+
+    sizes: list[int] = []
+
+    def watched(
+        how: Training, state: EnsembleState, *args: Any, **kwargs: Any
+    ) -> tuple[EnsembleState, Tensor]:
+        sizes.append(len(state.svi.key))
+        return train(how._replace(loop=None), state, *args, **kwargs)
+
+    monkeypatch.setattr(_run, "train", watched)
+
+    def sizes_of(members: int, rows: int, **settings: Any) -> list[int]:
+        svi = SVI(model, AutoDelta(model), torchopt.adam(0.05), compiled=True)
+        sizes.clear()
+        data = x[:rows], y[:rows]
+        result = Ensemble(svi, **settings).run(random.split(random.key(0), members), 1, *data)
+        assert result.losses.shape == (1, members)
+        return sizes
+
+    assert sizes_of(10, 1_000) == [4, 4, 4]  # in a MiB there is room for four
+    assert sizes_of(9, 1_000) == [3, 3, 3]
+    assert sizes_of(10, 10) == [10]
+    assert sizes_of(10, 1_000, chunk_size=10) == [10]
+    assert sizes_of(1, 1_000) == [1]
+    with disable_jit():
+        assert sizes_of(10, 1_000) == [10]
 
 
 @pytest.mark.slow

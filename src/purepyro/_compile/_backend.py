@@ -11,6 +11,7 @@ from hashlib import sha256
 from torch import Tensor, fx
 
 from ._inductor import Run, has_compiler, has_triton, inductor
+from ._triangles import with_selected_triangles
 
 LOGGER = logging.getLogger("purepyro.jit")
 
@@ -23,6 +24,7 @@ def compiled(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Run:
     """
     parts = [module, *(part for part in module.children() if isinstance(part, fx.GraphModule))]
     for part in parts:
+        with_selected_triangles(part.graph)
         for node in part.graph.nodes:
             node.meta = {}  # Inductor would take the tensors in it for its own
         part.recompile()

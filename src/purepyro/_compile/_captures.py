@@ -10,7 +10,7 @@ out of date. Attributes count only if the function, or one that it calls, names 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
@@ -19,107 +19,15 @@ import attrs
 from torch import Tensor, nn
 
 from .._errors import describe
+from ._ways import GONE, PLAIN, Seen, Step, Watch, Way, is_frozen, mark_of
 
 _LIMIT = 20_000  # objects to look at
-
-# Values that a program may read while it is traced, so that the graph holds for them only.
-_PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 # Whose globals and attributes are their own business.
 _LIBRARIES = frozenset(
     {"attr", "attrs", "numpy", "optree", "purepyro", "pyro", "torch", "torchopt", "tqdm"}
     | sys.stdlib_module_names
 )
-
-_GONE = (AttributeError, KeyError, IndexError, TypeError, ValueError)
-
-
-@attrs.frozen
-class Step:
-    """One step on the way.
-
-    Attributes:
-        name: What it is called.
-        take: How to take it.
-        mutable: Whether it may lead elsewhere by the next call.
-        read: Whether the function may read what is there.
-    """
-
-    name: str
-    take: Callable[[Any], object]
-    mutable: bool
-    read: bool = True
-
-
-@attrs.frozen
-class Way:
-    """The way from a function to something that it captured.
-
-    Attributes:
-        start: Where it starts.
-        steps: The steps from there.
-        before: What led to the start, in words.
-    """
-
-    start: object
-    steps: tuple[Step, ...]
-    before: str = ""
-
-    def settled(self) -> Way:
-        """The same way without the first steps, which lead where they led for good."""
-        here, steps, before = self.start, self.steps, self.before
-        while steps and not steps[0].mutable:
-            here, steps, before = steps[0].take(here), steps[1:], before + steps[0].name
-        return Way(here, steps, before)
-
-    def end(self) -> object:
-        """What is there now; ``None`` if the way is gone."""
-        here = self.start
-        try:
-            for step in self.steps:
-                here = step.take(here)
-        except _GONE:
-            return None
-        return here
-
-    @property
-    def mutable(self) -> bool:
-        """Whether something else may be there by the next call."""
-        return any(step.mutable for step in self.steps)
-
-    @property
-    def watched(self) -> bool:
-        """Whether the last step may lead elsewhere, and the function may read what is there."""
-        return bool(self.steps) and self.steps[-1].mutable and self.read
-
-    @property
-    def read(self) -> bool:
-        """Whether the function may read what is there."""
-        return all(step.read for step in self.steps)
-
-    @property
-    def name(self) -> str:
-        """The way in words, such as ``model.scale``."""
-        return (self.before + "".join(step.name for step in self.steps)).strip(" .")
-
-
-@attrs.frozen
-class Seen:
-    """Something that is no tensor, as it was."""
-
-    way: Way
-    value: object
-    mark: object
-    text: str
-
-    def changed(self) -> str | None:
-        """What has become of it, if it is another now."""
-        now = self.way.end()
-        if now is self.value and not isinstance(now, (dict, list, set)):
-            return None
-        if _mark(now) == self.mark:
-            return None
-        return f"{self.way.name} was {self.text} and is {describe(now)}"
 
 
 @attrs.frozen
@@ -133,6 +41,11 @@ class Captures:
 
     tensors: tuple[tuple[Way, ...] | Tensor, ...]
     values: tuple[Seen, ...]
+    _watch: Watch = attrs.field(init=False)
+
+    @_watch.default
+    def _watched(self) -> Watch:
+        return Watch(self.values)
 
     def current(self) -> list[Tensor] | None:
         """The captured tensors as they are now.
@@ -150,6 +63,8 @@ class Captures:
 
     def changed(self) -> str | None:
         """The first value that is another now."""
+        if self._watch.still():
+            return None
         for value in self.values:
             change = value.changed()
             if change:
@@ -167,7 +82,7 @@ def captures(roots: Sequence[object], tensors: Sequence[Tensor]) -> Captures:
             if id(value) in wanted:
                 ways.setdefault(id(value), []).append(way)
         elif way.watched and not isinstance(value, ModuleType):
-            values.append(Seen(way.settled(), value, _mark(value), describe(value)))
+            values.append(Seen(way.settled(), value, mark_of(value), describe(value)))
     return Captures(tuple(_kept(tensor, ways) for tensor in tensors), tuple(values))
 
 
@@ -176,43 +91,6 @@ def _kept(tensor: Tensor, ways: Mapping[int, Sequence[Way]]) -> tuple[Way, ...] 
     mutable = [way for way in ways.get(id(tensor), ()) if way.mutable]
     read = [way for way in mutable if way.read]
     return tuple(way.settled() for way in read or mutable[:1]) or tensor
-
-
-def _mark(value: object) -> object:
-    """What must be the same by the next call; ways lead on to what is in containers and objects."""
-    if isinstance(value, Tensor):
-        return Tensor
-    if isinstance(value, float):
-        return float, value.hex()
-    if isinstance(value, _PLAIN):
-        return type(value), value
-    if isinstance(value, FunctionType):
-        given = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
-        return value.__code__, tuple(map(_mark, given))
-    if isinstance(value, partial):
-        return _mark(value.func), _mark(value.args), tuple(map(_mark, value.keywords.items()))
-    if isinstance(value, dict):
-        return dict, tuple(value)
-    if isinstance(value, list):
-        return list, len(value)
-    if isinstance(value, set):
-        return set, frozenset(value)
-    if isinstance(value, tuple):
-        return type(value), tuple(map(_mark, value))
-    if isinstance(value, nn.Module):
-        return type(value), value.extra_repr()
-    if callable(value) or _is_frozen(value):
-        return id(value)
-    # The ways lead on to its attributes; if it has none, it is a value of its kind (a dtype).
-    return type(value) if hasattr(value, "__dict__") else (type(value), _hashable(value))
-
-
-def _hashable(value: object) -> object:
-    try:
-        hash(value)
-    except TypeError:
-        return id(value)
-    return value
 
 
 def _found(roots: Sequence[object]) -> list[tuple[Way, object]]:
@@ -231,13 +109,13 @@ def _walk(roots: Sequence[object], names: set[str]) -> Iterator[tuple[Way, objec
     seen: set[int] = set()
     for way, value in queue:
         yield way, value
-        if isinstance(value, (Tensor, *_PLAIN)) or id(value) in seen or len(seen) > _LIMIT:
+        if isinstance(value, (Tensor, *PLAIN)) or id(value) in seen or len(seen) > _LIMIT:
             continue
         seen.add(id(value))
         for step in _steps(value, names):
             try:
                 queue.append((Way(way.start, (*way.steps, step)), step.take(value)))
-            except _GONE:
+            except GONE:
                 continue
 
 
@@ -337,7 +215,7 @@ def _attribute_of(value: object, owner: object, name: str) -> object:
 
 def _of_instance(value: object, names: set[str]) -> Iterator[Step]:
     kind: Any = type(value)
-    frozen, library = _is_frozen(value), _is_library(kind.__module__)
+    frozen, library = is_frozen(value), _is_library(kind.__module__)
     own = [*getattr(value, "__dict__", ())]
     for each in kind.__mro__:
         slots = vars(each).get("__slots__", ())
@@ -360,15 +238,6 @@ _PARTS = frozenset({"_modules", "training"})
 def _attribute(owner: object, name: str) -> object:
     found = getattr(owner, "__dict__", {})
     return found[name] if name in found else object.__getattribute__(owner, name)
-
-
-def _is_frozen(value: object) -> bool:
-    """Whether the attributes of a value stay: those of frozen attrs and data classes do."""
-    kind: Any = type(value)
-    if attrs.has(kind):
-        return kind.__setattr__ is not object.__setattr__
-    settings = getattr(kind, "__dataclass_params__", None)
-    return settings is not None and bool(settings.frozen)
 
 
 def _is_library(module: object) -> bool:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ._backend import compiled
 from ._block import block
-from ._boundary import value_of
+from ._boundary import is_view, value_of
 from ._draws import with_joint_draws
 from ._inductor import Run
 from ._products import with_small_products_fused
+from ._rows import with_rows_innermost
 from ._specialize import Call, Specializations
 from ._split import Frontier, Step, frontier, packed
 from ._tanh import with_quick_tanh
@@ -64,10 +65,15 @@ class Loop(Generic[S]):
         self._step = step
         name = getattr(step, "__qualname__", type(step).__name__)
         self._built: Specializations[_Built] = Specializations(step, _build, _LIMIT, name)
+        self._sizes: Specializations[int] = Specializations(step, _largest, _LIMIT, name)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Copies and pickles start without graphs."""
         return Loop, (self._step,)
+
+    def largest(self, state: S, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
+        """How many bytes the largest tensor has that a step makes on its way."""
+        return self._sizes.find((state, *args), dict(kwargs))[0]
 
     def blocks(
         self, state: S, count: int, at: int, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -113,6 +119,7 @@ def _build(traced: Traced, inputs: Sequence[Tensor], call: Call) -> _Built:
     trees: Any = optree
     size = len(trees.tree_leaves(call.args[0][0]))
     with_small_products_fused(traced.module.graph)
+    with_rows_innermost(traced.module.graph)
     with_quick_tanh(traced.module.graph)
     step = packed(traced.module.graph, size)
     cut = frontier(step)
@@ -125,6 +132,13 @@ def _build(traced: Traced, inputs: Sequence[Tensor], call: Call) -> _Built:
         module = block(step, frontier(step), rows)
     examples = [torch.tensor(0), torch.tensor(rows), *inputs]
     return _Built(compiled(module, examples), rows, step, size)
+
+
+def _largest(traced: Traced, inputs: Sequence[Tensor], _: Call) -> int:
+    graph = traced.module.graph
+    made = [node for node in graph.nodes if node.op == "call_function" and not is_view(node)]
+    values = [value_of(node) for node in made]
+    return max((each.nbytes for each in values if isinstance(each, Tensor)), default=0)
 
 
 def _rows(step: Step, cut: Frontier) -> int:

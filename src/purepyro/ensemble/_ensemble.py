@@ -24,7 +24,7 @@ from ._members import Indices, size_of, slice_of, stacked
 from ._predictive import EnsemblePredictive
 from ._quarantine import cause, guarded, lenient
 from ._report import report
-from ._run import in_chunks, one_by_one
+from ._run import fitting, in_chunks, one_by_one
 from ._settings import checked_keys, count_of
 from ._start import require_one_good, started
 from ._state import EnsembleRunResult, EnsembleState
@@ -69,14 +69,16 @@ class Ensemble(Generic[P]):
             them on as fields of Modules, or to :func:`~purepyro.infer.scale` for learning rates.
         members: A pytree of tensors with the members first: what is different for each, such as
             learning rates and prior scales. They become a part of the state.
-        chunk_size: How many members to hold in memory at once; ``None``: all. A run takes all steps
-            of one chunk before it turns to the next.
+        chunk_size: How many members to hold in memory at once; ``None``: all, in compiled runs on
+            the CPU as many as its cache holds. A run takes all steps of one chunk before it turns
+            to the next.
         map: ``"vmap"``: members run as one. ``"loop"``: one by one, which is slower, takes what
             ``vmap`` cannot, and gives the same results.
         in_dims: Which arguments are the members' own, as in ``torch.vmap``: ``None``: all share
             all; ``0``: each has its own, along this dimension; a tuple: for each argument by
             position one of these, and arguments by name are shared.
-        progress_bar: Whether runs show one for each chunk; by default if a terminal looks on.
+        progress_bar: Whether runs show one, which counts the steps of all chunks; by default if a
+            terminal looks on.
 
     Source: Lakshminarayanan et al. 2017, "Simple and Scalable Predictive Uncertainty Estimation
     using Deep Ensembles"; ``torch.func.stack_module_state`` for members first.
@@ -228,7 +230,10 @@ class Ensemble(Generic[P]):
         how = self._training(state, num_steps)
         if self.map == "loop":
             return EnsembleRunResult(*one_by_one(how, state, num_steps, call))
-        return EnsembleRunResult(*in_chunks(how, state, num_steps, call, self.chunk_size))
+        size = self.chunk_size
+        if size is None and how.loop is not None and not is_transforming():
+            size = fitting(self._loops[0], state, call)
+        return EnsembleRunResult(*in_chunks(how, state, num_steps, call, size))
 
     def member(self, state: EnsembleState, i: int) -> SVIState:
         """Member ``i`` alone: an ordinary state, for ``svi.run_from`` or ``Predictive``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -46,8 +47,19 @@ class Training(NamedTuple):
     progress_bar: bool | None
 
 
+def progress_of(how: Training, total: int) -> AbstractContextManager[Progress | None]:
+    """What tells how far a run of so many steps is; nothing within a transform."""
+    # There a loss cannot be read.
+    return nullcontext() if is_transforming() else Progress(total, how.progress_bar)
+
+
 def train(
-    how: Training, state: EnsembleState, num_steps: int, tensors: tuple[Tensor, ...], plan: Plan
+    how: Training,
+    state: EnsembleState,
+    num_steps: int,
+    tensors: tuple[Tensor, ...],
+    plan: Plan,
+    progress: Progress | None,
 ) -> tuple[EnsembleState, Tensor]:
     """The state after ``num_steps`` steps, and the losses of each along a first dimension.
 
@@ -57,22 +69,20 @@ def train(
         num_steps: How many steps, at least one.
         tensors: The tensors of the arguments, the same for each step.
         plan: All else of the arguments.
+        progress: What to tell of the steps; ``None``: this is within a transform.
     """
     # A copy: the graphs' guards refuse a tensor that comes twice, and would trace anew.
     carry = Carry(state, state.svi.step.clone())
-    if is_transforming():  # there a loss cannot be read
-        return _collected(_singly(how, carry, num_steps, tensors, plan), state, None)
-    with Progress(num_steps, how.progress_bar) as progress:
-        if how.loop is not None:
-            at = int(state.svi.step.flatten()[0])
-            blocks = how.loop.blocks(carry, num_steps, at, tensors, {"plan": plan})
-            try:
-                return _collected(blocks, state, progress)
-            except Exception as error:  # an error of the model's own comes again
-                if how.must:
-                    raise
-                not_compiled(error)
-        return _collected(_singly(how, carry, num_steps, tensors, plan), state, progress)
+    if how.loop is not None and progress is not None:
+        at = int(state.svi.step.flatten()[0])
+        blocks = how.loop.blocks(carry, num_steps, at, tensors, {"plan": plan})
+        try:
+            return _collected(blocks, state, progress)
+        except Exception as error:  # an error of the model's own comes again
+            if how.must:
+                raise
+            not_compiled(error)
+    return _collected(_singly(how, carry, num_steps, tensors, plan), state, progress)
 
 
 def _singly(
