@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import attrs
@@ -18,8 +19,10 @@ from members import Problem
 from timing import OUT, RunTime, micro, one_thread, ratio, report, run_times, step_times
 
 SIZES = (1, 10, 100, 1_000)
+# All data in each step, and a batch of them: of as many rows as the regression of `svi.py` has.
+ROWS = (who.ALL_ROWS, 100)
 # A block of steps takes about as long whatever the number of members.
-BLOCKS = {1: 100, 10: 100, 100: 20, 1_000: 5}
+BLOCKS = {1: 100, 10: 100, 100: 20, 1_000: 10}
 REPEATS = {1: 30, 10: 30, 100: 20, 1_000: 10}
 TOLERANCE = 0.01
 # Whose memory is looked at, each in a process of its own.
@@ -37,12 +40,18 @@ SHOWN = {
 
 @attrs.frozen
 class Result:
-    """All about one number of members, in seconds and MiB."""
+    """All about one number of members and of rows, in seconds and MiB."""
 
     members: int
+    rows: int
     steps: dict[str, float]
     runs: dict[str, RunTime]
     memory: dict[str, dict[str, float]]
+
+    @property
+    def size(self) -> str:
+        """What was measured, in words."""
+        return f"{self.members:,} members, {self.rows} rows"
 
     @property
     def times(self) -> dict[str, float]:
@@ -63,15 +72,16 @@ def check(problem: Problem, ways: list[who.Loop | who.Blocks]) -> None:
         far = float(np.abs(each[: len(middle)] / middle - 1).max())
         if not far <= TOLERANCE:
             raise SystemExit(
-                f"{problem.members} members: after {count} steps the losses of {what!r} are off by "
-                f"{far:.1%}, more than {TOLERANCE:.1%}. So not the same thing was timed."
+                f"{problem.members} members, {problem.rows} rows: after {count} steps the losses "
+                f"of {what!r} are off by {far:.1%}, more than {TOLERANCE:.1%}. So not the same "
+                "thing was timed."
             )
 
 
-def measure(members: int) -> Result:
+def measure(members: int, rows: int) -> Result:
     """Check that all do the same, then time them, then look at their memory."""
     torch.compiler.reset()
-    problem = Problem(members, BLOCKS.get(members, 20))
+    problem = Problem(members, BLOCKS.get(members, 20), rows)
     ways = {what: make(problem) for what, make in who.WAYS.items()}
     check(problem, list(ways.values()))
     steps = [way for way in ways.values() if isinstance(way, who.Loop)]
@@ -79,8 +89,9 @@ def measure(members: int) -> Result:
     times = who.scaled(problem, step_times(steps, REPEATS.get(members, 10)))
     slopes = run_times(runs, problem.block, repeats=3, least=0.5)
     del ways, steps, runs
-    memory = {what: _peak(what, problem) for what in MEASURED}
-    return Result(members, times, slopes, memory)
+    looked_at = MEASURED if rows == who.ALL_ROWS else ()
+    memory = {what: _peak(what, problem) for what in looked_at}
+    return Result(members, rows, times, slopes, memory)
 
 
 def _peak(what: str, problem: Problem) -> dict[str, float]:
@@ -100,15 +111,16 @@ def goals(results: list[Result]) -> list[dict[str, str]]:
             ("jitted step / JAX's jitted step", times, who.STEP, who.JAX_STEP, "<= 1 (hoped: 0.6)"),
             ("run / JAX's scan", times, who.RUN, who.JAX_RUN, "<= 1"),
             ("Pyro's loop / jitted step", times, who.PYRO, who.STEP, ">= 100"),
+            ("Pyro's loop / run", times, who.PYRO, who.RUN, ">= 100"),
             ("jitted step / floor's step", times, who.STEP, who.FLOOR_STEP, "<= 1.2"),
             ("run / floor's run", times, who.RUN, who.FLOOR_RUN, "<= 1.2"),
         ]
-        if each.members >= 100:
+        if memory and each.members >= 100:
             what = "peak memory of steps / floor's"
             asked.append((what, memory, who.STEP, who.FLOOR_STEP, "<= 1.3"))
         rows += [
             {
-                "figure": f"{figure}, {each.members:,} members",
+                "figure": f"{figure}, {each.size}",
                 "asked": wanted,
                 "measured": ratio(found[above] / found[below]),
             }
@@ -121,6 +133,7 @@ def plot(results: list[Result], path: Path) -> None:
     """Time and memory against the number of members, both axes in logarithms."""
     import matplotlib.pyplot as plt
 
+    results = [each for each in results if each.rows == who.ALL_ROWS]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
     sizes = [each.members for each in results]
     for what, (color, line) in SHOWN.items():
@@ -148,14 +161,13 @@ def main(sizes: list[int]) -> None:
     """Measure, print, write and plot."""
     one_thread()
     results = []
-    for size in sizes:
-        results.append(measure(size))
+    for rows, size in product(ROWS, sizes):
+        results.append(measure(size, rows))
         last = results[-1]
         found = ", ".join(f"{what} {micro(time)} µs" for what, time in last.times.items())
-        print(f"{size:,} members: {found}", file=sys.stderr)
+        print(f"{last.size}: {found}", file=sys.stderr)
     times = [
-        {"µs a step of all": f"{each.members:,}"}
-        | {what: micro(time) for what, time in each.times.items()}
+        {"µs a step of all": each.size} | {what: micro(time) for what, time in each.times.items()}
         for each in results
     ]
     tables = {"Time": times}
@@ -164,6 +176,7 @@ def main(sizes: list[int]) -> None:
             {"MiB": f"{each.members:,}"}
             | {name: f"{peak[what]:.0f}" for name, peak in each.memory.items()}
             for each in results
+            if each.memory
         ]
     tables["Goals"] = goals(results)
     report("ensemble", tables, [attrs.asdict(each) for each in results])

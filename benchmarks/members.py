@@ -45,12 +45,15 @@ State: TypeAlias = tuple[Any, ...]
 """The five parameters, and Adam's two moments of each, members first; then the count of steps."""
 
 
-def diabetes() -> tuple[Array, Array]:
-    """442 patients: ten measurements and the score, all standardised."""
+ALL_ROWS = 442
+
+
+def diabetes(rows: int = ALL_ROWS) -> tuple[Array, Array]:
+    """The first of 442 patients: ten measurements and the score, all standardised."""
     bunch: Any = load_diabetes(scaled=False)
     columns = [(each - each.mean(0)) / each.std(0) for each in (bunch.data, bunch.target)]
     x, y = floats(*columns)
-    return x, y
+    return x[:rows], y[:rows]
 
 
 # ------------------------------------------------------------------------------------------- ours
@@ -84,15 +87,17 @@ class Problem:
     Attributes:
         members: How many.
         block: Steps of a run's shortest block.
+        rows: How many rows a step has.
     """
 
     members: int
     block: int
+    rows: int = ALL_ROWS
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:
         """For torch."""
-        x, y = diabetes()
+        x, y = diabetes(self.rows)
         return torch.from_numpy(x), torch.from_numpy(y)
 
     def ensemble(self) -> Ensemble[[Tensor, Tensor | None]]:
@@ -202,7 +207,7 @@ def _jax_parts(problem: Problem) -> tuple[Callable[..., Any], tuple[Any, ...], t
     dims = (*(0 for _ in range(15)), None)
     step = jax.vmap(_jax_step, in_axes=(dims, None, None), out_axes=(dims, 0))
     start = tuple(jnp.asarray(leaf.numpy()) for leaf in problem.start())
-    return step, start, tuple(map(jnp.asarray, diabetes()))
+    return step, start, tuple(map(jnp.asarray, diabetes(problem.rows)))
 
 
 def jax_step(problem: Problem) -> Loop:

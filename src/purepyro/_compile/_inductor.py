@@ -15,8 +15,8 @@ from torch import Tensor, fx
 
 from ..random._bits._nodes import OPERATOR, expanded
 from ._boundary import LOCK
+from ._buffers import quick_buffers
 from ._kept import KEPT
-from ._stack import small_buffers_on_stack
 
 LOGGER = logging.getLogger("purepyro.jit")
 
@@ -24,7 +24,7 @@ Run = Callable[..., Sequence[Tensor]]
 
 # What becomes of nodes of ours (`expanded`, `_written_down`) is no part of the key of torch's
 # cache: to be counted up when it changes.
-_RULES = 2
+_RULES = 4
 
 
 def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run:
@@ -59,10 +59,10 @@ def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run
         if any(tensor.device.type != "cpu" for tensor in inputs):
             return _compiled(module, inputs, settings)
         try:
-            with small_buffers_on_stack() as more:
+            with quick_buffers() as more:
                 return _compiled(module, inputs, {**settings, **more})
         except package.exc.InductorError as error:
-            LOGGER.info("Inductor failed with buffers on the stack, and goes on without: %s", error)
+            LOGGER.info("Inductor failed with buffers of ours, and goes on with its own: %s", error)
             return _compiled(module, inputs, settings)
 
 

@@ -1,8 +1,9 @@
-"""Small buffers lie on the stack, and whatever leaves a graph does not."""
+"""Buffers lie on the stack or in memory that is kept, and whatever leaves a graph does not."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from purepyro._compile import _inductor, _stack
+from purepyro._compile import _buffers, _inductor
 from purepyro._compile._loop import Loop
 
 pytestmark = pytest.mark.compiled
@@ -42,17 +43,41 @@ def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The sizes of the buffers that went on the stack, of graphs compiled anew."""
     found: list[int] = []
-    asked = _stack._SmallBuffersOnStack.can_stack_allocate_buffer
+    asked = _buffers._QuickBuffers.can_stack_allocate_buffer
 
-    def ask(self: _stack._SmallBuffersOnStack, buffer: object) -> bool:
+    def ask(self: _buffers._QuickBuffers, buffer: object) -> bool:
         answer = asked(self, buffer)
-        found.extend([_stack._bytes(buffer) or 0] if answer else [])
+        found.extend([_buffers._bytes(buffer) or 0] if answer else [])
         return answer
 
     config: Any = import_module("torch._inductor.config")
-    monkeypatch.setattr(_stack._SmallBuffersOnStack, "can_stack_allocate_buffer", ask)
+    monkeypatch.setattr(_buffers._QuickBuffers, "can_stack_allocate_buffer", ask)
     with config.patch(force_disable_caches=True):
         yield found
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The sizes of the buffers whose memory is kept, of graphs compiled anew."""
+    found: list[int] = []
+    keep = _buffers._QuickBuffers._kept_memory
+
+    def note(self: _buffers._QuickBuffers, buffer: object, size: int) -> str:
+        found.append(size)
+        return keep(self, buffer, size)
+
+    config: Any = import_module("torch._inductor.config")
+    monkeypatch.setattr(_buffers._QuickBuffers, "_kept_memory", note)
+    with config.patch(force_disable_caches=True):
+        yield found
+
+
+def layers(x: Tensor) -> list[Tensor]:
+    """Products of a library's, what lies between them, and parts of both as results."""
+    hidden = (x @ x.mT).tanh()
+    after = (hidden @ x).cos()
+    last = after @ x.mT
+    return [last.sum(), after[1:], hidden.mT, (last - last.mean(0)).sort().values]
 
 
 def compiled(fn: Callable[[Tensor], list[Tensor]], x: Tensor) -> Callable[[Tensor], list[Tensor]]:
@@ -74,6 +99,21 @@ def test_results_outlive_the_call(size: int, taken: list[int]) -> None:
         torch.testing.assert_close(each, results(x + i), rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
+def test_memory_is_kept_for_what_stays_inside(kept: list[int]) -> None:
+    x = torch.linspace(-1.0, 1.0, 20_000, dtype=torch.float64).view(200, 100)
+    run = compiled(layers, x)
+    assert kept
+    assert all(16 << 10 < size <= 16 << 20 for size in kept)
+    assert sum(kept) <= 32 << 20
+    with torch.inference_mode():
+        first = run(x)
+    with ThreadPoolExecutor(2) as pool:
+        found = [first, *pool.map(run, [x + 1, x + 2, x + 3, x + 4])]
+    for i, each in enumerate(found):
+        torch.testing.assert_close(each, layers(x + i), rtol=1e-8, atol=1e-8)
+
+
 def test_a_loop_hands_on_what_outlives_a_turn(taken: list[int]) -> None:
     x = torch.linspace(0.0, 1.0, 5, dtype=torch.float64)
     block = Loop(step).take(x, 3, 0, [x], {})
@@ -87,8 +127,8 @@ def test_a_loop_hands_on_what_outlives_a_turn(taken: list[int]) -> None:
 
 @pytest.mark.parametrize("missing", ["_wrapper", "_device"])
 def test_a_torch_without_such_a_wrapper(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_stack, missing, lambda: None)
-    with _stack.small_buffers_on_stack() as settings:
+    monkeypatch.setattr(_buffers, missing, lambda: None)
+    with _buffers.quick_buffers() as settings:
         assert not settings
 
 
@@ -112,13 +152,13 @@ def test_a_wrapper_that_fails_is_done_without(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_next_compilation_has_torch_s_own_wrapper() -> None:
-    device = _stack._device()
+    device = _buffers._device()
     before = device.cpp_wrapper_codegen
 
     @contextmanager
     def inside() -> Iterator[None]:
-        with _stack.small_buffers_on_stack():
-            assert device.cpp_wrapper_codegen is _stack._wrapper()
+        with _buffers.quick_buffers():
+            assert device.cpp_wrapper_codegen is _buffers._wrapper()
             yield
 
     with pytest.raises(ZeroDivisionError), inside():
