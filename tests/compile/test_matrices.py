@@ -103,7 +103,8 @@ def test_triangles(shape: tuple[int, ...], offset: int, key: random.Key) -> None
 @pytest.mark.parametrize("shape", [(4, 4), (2, 3, 3)])
 def test_the_gradient_of_a_diagonal(shape: tuple[int, ...], key: random.Key) -> None:
     def slope(x: Tensor) -> Tensor:
-        return torch.func.grad(lambda x: x.diagonal(dim1=-2, dim2=-1).square().sum())(x)
+        found: Tensor = torch.func.grad(lambda x: x.diagonal(dim1=-2, dim2=-1).square().sum())(x)
+        return found
 
     (x,) = normals(key, shape)
     module = rewritten(with_selected_triangles, slope, x)

@@ -41,11 +41,9 @@ class Captures:
 
     tensors: tuple[tuple[Way, ...] | Tensor, ...]
     values: tuple[Seen, ...]
-    _watch: Watch = attrs.field(init=False)
-
-    @_watch.default
-    def _watched(self) -> Watch:
-        return Watch(self.values)
+    _watch: Watch = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Watch(self.values), takes_self=True)
+    )
 
     def current(self) -> list[Tensor] | None:
         """The captured tensors as they are now.

@@ -35,8 +35,7 @@ def with_rows_innermost(graph: fx.Graph) -> None:
             found = _turned(graph, node, turned)
             if found is None:
                 continue
-            if found not in turned.values():
-                found.meta = {**node.meta, "val": _swapped(value_of(node))}
+            found.meta = {**node.meta, "val": _swapped(value_of(node))}
             back = _transpose(graph, found, value_of(node))
         back.meta = dict(node.meta)
         turned[back] = found
@@ -98,5 +97,4 @@ def _transpose(graph: fx.Graph, node: fx.Node, value: Tensor) -> fx.Node:
 
 
 def _swapped(value: Tensor) -> Tensor:
-    *outer, rows, columns = value.shape
-    return value.new_empty([*outer, columns, rows])
+    return value.new_empty(value.mT.shape)
