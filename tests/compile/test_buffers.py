@@ -164,3 +164,10 @@ def test_the_next_compilation_has_torch_s_own_wrapper() -> None:
     with pytest.raises(ZeroDivisionError), inside():
         raise ZeroDivisionError
     assert device.cpp_wrapper_codegen is before
+
+
+def test_a_torch_that_hides_what_it_calls() -> None:
+    def run(*inputs: Tensor) -> list[Tensor]:
+        return list(inputs)
+
+    assert _inductor._directly(run) is run

@@ -65,7 +65,9 @@ class Loop(Generic[S]):
         self._step = step
         name = getattr(step, "__qualname__", type(step).__name__)
         self._built: Specializations[_Built] = Specializations(step, _build, _LIMIT, name)
-        self._sizes: Specializations[int] = Specializations(step, _largest, _LIMIT, name)
+        self._sizes: Specializations[int] = Specializations(
+            step, _largest, _LIMIT, f"{name}, to know its size"
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
         """Copies and pickles start without graphs."""
