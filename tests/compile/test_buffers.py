@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -194,3 +195,20 @@ def test_a_torch_that_hides_what_it_calls() -> None:
         return list(inputs)
 
     assert _inductor._directly(run) is run
+
+
+@pytest.mark.parametrize(
+    ("sizes", "strides", "dense"),
+    [
+        ([], [], True),
+        ([10, 50, 442], [22_100, 442, 1], True),
+        ([3, 4], [1, 3], True),
+        ([3, 4], [8, 1], False),
+        ([3, 4], [0, 1], False),
+    ],
+)
+def test_memory_is_kept_for_numbers_without_gaps(
+    sizes: list[int], strides: list[int], dense: bool
+) -> None:
+    buffer = SimpleNamespace(get_size=lambda: sizes, get_stride=lambda: strides)
+    assert _buffers._is_dense(buffer) is dense

@@ -133,7 +133,7 @@ class _QuickBuffers:
     def _may_keep(self, buffer: Any) -> bool:
         size = _bytes(buffer)
         at_home = buffer.get_device().type == "cpu" and not buffer.get_is_pinned()
-        fits = size is not None and _SMALL < size <= _LARGE
+        fits = size is not None and _SMALL < size <= _LARGE and _is_dense(buffer)
         return at_home and fits and buffer.get_name() not in self._names().leaving
 
     def _kept_memory(self, buffer: Any, size: int) -> str:
@@ -229,6 +229,13 @@ class _Names(NamedTuple):
 def _results(kernel: Any) -> Iterable[str]:
     names: Iterable[str] = kernel.get_buffer_names()
     return names
+
+
+def _is_dense(buffer: Any) -> bool:
+    """Whether a buffer of known size takes no more memory than its numbers do."""
+    sizes, strides = buffer.get_size(), buffer.get_stride()
+    last = sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
+    return bool(last + 1 == prod(sizes))
 
 
 def _bytes(buffer: Any) -> int | None:
