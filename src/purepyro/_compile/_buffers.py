@@ -124,16 +124,15 @@ class _QuickBuffers:
         """The code for a new buffer."""
         parent: Any = super()
         size = _bytes(buffer)
-        if size is None or not self._may_keep(buffer) or self._in_memory + size > _ALL_LARGE:
+        if size is None or not self._can_keep(buffer, size):
             return str(parent.make_buffer_allocation(buffer))
         self._in_memory += size
         self._kept.add(buffer.get_name())
         return self._kept_memory(buffer, size)
 
-    def _may_keep(self, buffer: Any) -> bool:
-        size = _bytes(buffer)
+    def _can_keep(self, buffer: Any, size: int) -> bool:
         at_home = buffer.get_device().type == "cpu" and not buffer.get_is_pinned()
-        fits = size is not None and _SMALL < size <= _LARGE and _is_dense(buffer)
+        fits = _SMALL < size <= min(_LARGE, _ALL_LARGE - self._in_memory) and _is_dense(buffer)
         return at_home and fits and buffer.get_name() not in self._names().leaving
 
     def _kept_memory(self, buffer: Any, size: int) -> str:

@@ -17,11 +17,9 @@ from .._errors import DeclarationError, describe
 from ._backend import compiled
 from ._draws import with_joint_draws
 from ._graphs import own_outputs
-from ._products import with_small_products_fused
-from ._rows import with_rows_innermost
 from ._specialize import CacheInfo, Specializations
-from ._tanh import with_quick_tanh
 from ._trace import Traced
+from ._tuned import tune
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -142,9 +140,7 @@ def _jitted(fn: Callable[P, R], limit: int) -> Jitted[P, R]:
 
 def _build(traced: Traced, inputs: Sequence[Tensor], _: object) -> Callable[[list[Tensor]], Any]:
     module = with_joint_draws(traced.module)
-    with_small_products_fused(module.graph)
-    with_rows_innermost(module.graph)
-    with_quick_tanh(module.graph)
+    tune(module.graph)
     own_outputs(module.graph)
     run, result = compiled(module, inputs), traced.result
 

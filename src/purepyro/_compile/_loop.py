@@ -15,12 +15,10 @@ from ._block import block
 from ._boundary import is_view, value_of
 from ._draws import with_joint_draws
 from ._inductor import Run
-from ._products import with_small_products_fused
-from ._rows import with_rows_innermost
 from ._specialize import Call, Specializations
 from ._split import Frontier, Step, frontier, packed
-from ._tanh import with_quick_tanh
 from ._trace import Traced
+from ._tuned import tune
 
 S = TypeVar("S")
 
@@ -120,9 +118,7 @@ class Loop(Generic[S]):
 def _build(traced: Traced, inputs: Sequence[Tensor], call: Call) -> _Built:
     trees: Any = optree
     size = len(trees.tree_leaves(call.args[0][0]))
-    with_small_products_fused(traced.module.graph)
-    with_rows_innermost(traced.module.graph)
-    with_quick_tanh(traced.module.graph)
+    tune(traced.module.graph)
     step = packed(traced.module.graph, size)
     cut = frontier(step)
     rows = _rows(step, cut)
