@@ -36,7 +36,7 @@ types: $(STAMP) ## mypy --strict and pyright
 	@echo "== mypy --strict"
 	@$(BIN)/mypy
 	@echo "== pyright"
-	@$(BIN)/pyright
+	@$(BIN)/pyright --project pyproject.toml  # or a pyrightconfig.json in a folder above would win
 
 bench: $(VENV)/.stamp-bench ## speed, side by side with Pyro, NumPyro and plain torch
 	@for script in eager svi scaling ensemble first_run; do \

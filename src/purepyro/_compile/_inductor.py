@@ -82,8 +82,10 @@ def _directly(run: Run) -> Run:
     That takes five microseconds, for inputs that need a gradient, that are written to, or that are
     subclasses of tensors: no input of ours is.
     """
-    inner: Any = getattr(getattr(run, "_compiled_fn", None), "current_callable", None)
-    if not callable(inner):
+    compiled = getattr(run, "_compiled_fn", None)
+    inner: Callable[[list[Tensor]], Sequence[Tensor]] | None
+    inner = getattr(compiled, "current_callable", None)
+    if inner is None:
         return run
 
     def directly(*inputs: Tensor) -> Sequence[Tensor]:
