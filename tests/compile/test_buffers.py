@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from purepyro._compile import _buffers, _inductor
+from purepyro._compile import _buffers, _inductor, _wrapper
 from purepyro._compile._loop import Loop
 
 pytestmark = pytest.mark.compiled
@@ -44,15 +44,15 @@ def step(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
 def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The sizes of the buffers that went on the stack, of graphs compiled anew."""
     found: list[int] = []
-    asked = _buffers._QuickBuffers.can_stack_allocate_buffer
+    asked = _buffers.QuickBuffers.can_stack_allocate_buffer
 
-    def ask(self: _buffers._QuickBuffers, buffer: object) -> bool:
+    def ask(self: _buffers.QuickBuffers, buffer: object) -> bool:
         answer = asked(self, buffer)
         found.extend([_buffers._bytes(buffer) or 0] if answer else [])
         return answer
 
     config: Any = import_module("torch._inductor.config")
-    monkeypatch.setattr(_buffers._QuickBuffers, "can_stack_allocate_buffer", ask)
+    monkeypatch.setattr(_buffers.QuickBuffers, "can_stack_allocate_buffer", ask)
     with config.patch(force_disable_caches=True):
         yield found
 
@@ -61,14 +61,16 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The sizes of the buffers whose memory is kept, of graphs compiled anew."""
     found: list[int] = []
-    keep = _buffers._QuickBuffers._kept_memory
+    keep = _buffers.QuickBuffers._write_kept
 
-    def note(self: _buffers._QuickBuffers, buffer: object, size: int) -> str:
-        found.append(size)
-        return keep(self, buffer, size)
+    def note(
+        self: _buffers.QuickBuffers, buffer: object, name: str, line: Callable[[str], object]
+    ) -> None:
+        found.append(_buffers._bytes(buffer) or 0)
+        keep(self, buffer, name, line)
 
     config: Any = import_module("torch._inductor.config")
-    monkeypatch.setattr(_buffers._QuickBuffers, "_kept_memory", note)
+    monkeypatch.setattr(_buffers.QuickBuffers, "_write_kept", note)
     with config.patch(force_disable_caches=True):
         yield found
 
@@ -151,8 +153,8 @@ def test_a_loop_hands_on_what_outlives_a_turn(taken: list[int]) -> None:
 
 @pytest.mark.parametrize("missing", ["_wrapper", "_device"])
 def test_a_torch_without_such_a_wrapper(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_buffers, missing, lambda: None)
-    with _buffers.quick_buffers() as settings:
+    monkeypatch.setattr(_wrapper, missing, lambda: None)
+    with _wrapper.quick_buffers() as settings:
         assert not settings
 
 
@@ -176,13 +178,13 @@ def test_a_wrapper_that_fails_is_done_without(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_next_compilation_has_torch_s_own_wrapper() -> None:
-    device = _buffers._device()
+    device = _wrapper._device()
     before = device.cpp_wrapper_codegen
 
     @contextmanager
     def inside() -> Iterator[None]:
-        with _buffers.quick_buffers():
-            assert device.cpp_wrapper_codegen is _buffers._wrapper()
+        with _wrapper.quick_buffers():
+            assert device.cpp_wrapper_codegen is _wrapper._wrapper()
             yield
 
     with pytest.raises(ZeroDivisionError), inside():

@@ -1,7 +1,8 @@
 """What the compiler needs of torch's private machinery, with a typed face.
 
 ``make_fx``, ``while_loop`` and the C++ guards are private or change from release to release: when
-one moves, this is the file to mend. Inductor has ``_inductor.py`` and ``_buffers.py``.
+one moves, this is the file to mend. Inductor has ``_inductor.py``, and ``_wrapper.py`` with
+``_buffers.py`` and ``_turns.py``.
 """
 
 from __future__ import annotations

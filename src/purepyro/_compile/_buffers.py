@@ -14,9 +14,7 @@ step. So a graph keeps memory for these, up to a limit, once for each thread tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from math import prod
 from typing import Any, NamedTuple
@@ -27,8 +25,6 @@ _ALL_SMALL = 96 << 10
 # The same of what is kept.
 _LARGE = 16 << 20
 _ALL_LARGE = 32 << 20
-
-_SETTINGS: Mapping[str, object] = {"aot_inductor.allow_stack_allocation": True}
 
 # All that is done between kernels is one function, thousands of lines long where a model has many
 # sites: calls, for which optimisation does little, and at which g++ takes minutes.
@@ -42,25 +38,7 @@ void inductor_entry_impl(AtenTensorHandle*, AtenTensorHandle*)
 _MANY = 200
 
 
-@contextmanager
-def quick_buffers() -> Iterator[Mapping[str, object]]:
-    """Have buffers on the stack, or in memory that is kept; gives Inductor's settings for it.
-
-    If this torch has no such wrapper, nothing changes. The caller keeps others from compiling.
-    """
-    device, wrapper = _device(), _wrapper()
-    if device is None or wrapper is None:
-        yield {}
-        return
-    before = device.cpp_wrapper_codegen
-    device.cpp_wrapper_codegen = wrapper
-    try:
-        yield _SETTINGS
-    finally:
-        device.cpp_wrapper_codegen = before
-
-
-class _QuickBuffers:
+class QuickBuffers:
     """What is different from torch's wrapper with buffers on the stack, of which it is a part."""
 
     # Of torch's.
@@ -71,11 +49,7 @@ class _QuickBuffers:
 
     wrapper_call: Any
     codegen_device: Any
-    codegen_device_idx: Any
     codegen_dtype: Any
-    codegen_int_array_var: Any
-    codegen_shape_tuple: Any
-    get_codegened_graph: Any
 
     _on_stack = 0
     _in_memory = 0
@@ -87,7 +61,7 @@ class _QuickBuffers:
         self._kept: set[str] = set()
 
     @classmethod
-    def create(cls, *_: object) -> _QuickBuffers:
+    def create(cls, *_: object) -> QuickBuffers:
         """A wrapper for a new graph."""
         return cls()
 
@@ -123,49 +97,64 @@ class _QuickBuffers:
     def make_buffer_allocation(self, buffer: Any) -> str:
         """The code for a new buffer."""
         parent: Any = super()
-        size = _bytes(buffer)
-        if size is None or not self._can_keep(buffer, size):
+        if not self._can_keep(buffer):
             return str(parent.make_buffer_allocation(buffer))
-        self._in_memory += size
-        self._kept.add(buffer.get_name())
-        return self._kept_memory(buffer, size)
+        self._write_kept(buffer, buffer.get_name(), self.wrapper_call.writeline)
+        return ""
 
-    def _can_keep(self, buffer: Any, size: int) -> bool:
-        at_home = buffer.get_device().type == "cpu" and not buffer.get_is_pinned()
-        fits = _SMALL < size <= min(_LARGE, _ALL_LARGE - self._in_memory) and _is_dense(buffer)
-        return at_home and fits and buffer.get_name() not in self._names().leaving
+    def _is_tensor(self, buffer: Any) -> bool:
+        """Whether a buffer in plain memory, of known size, never lies on the stack."""
+        size = _bytes(buffer)
+        if size is None or buffer.get_device().type != "cpu" or buffer.get_is_pinned():
+            return False
+        return size > _SMALL or buffer.get_name() in self._names().tensors
 
-    def _kept_memory(self, buffer: Any, size: int) -> str:
+    def _can_keep(self, buffer: Any) -> bool:
+        size = _bytes(buffer)
+        if size is None or not self._is_tensor(buffer) or not _is_dense(buffer):
+            return False
+        fits = _SMALL < size <= min(_LARGE, _ALL_LARGE - self._in_memory)
+        return fits and buffer.get_name() not in self._names().leaving
+
+    def _write_kept(self, buffer: Any, name: str, line: Callable[[str], object]) -> None:
         """The code for a tensor in memory that stays from call to call; the tensor does not.
 
         Each is made anew, since it is bound to the mode (``torch.inference_mode``) of its time.
         """
-        name, line = buffer.get_name(), self.wrapper_call.writeline
-        sizes, strides = (
-            self.codegen_int_array_var(
-                self.codegen_shape_tuple(numbers),
-                line,
-                known_statically=True,
-                graph=self.get_codegened_graph(),
-            )
-            for numbers in (buffer.get_size(), buffer.get_stride())
-        )
-        device = self.codegen_device(buffer.get_device())
-        kind, number = device.split(",")
-        index = self.codegen_device_idx(buffer.get_device(), number)
-        dtype = self.codegen_dtype(buffer.get_dtype())
+        size = _bytes(buffer) or 0
+        self._in_memory += size
+        self._kept.add(buffer.get_name())
         rounded = -(-size // 64) * 64
         line(
             f"static thread_local std::unique_ptr<void, decltype(&std::free)> {name}_memory("
             f"std::aligned_alloc(64, {rounded}), &std::free);"
         )
+        shape, kind = self._write_shape(buffer, name, line)
+        blob = f"aoti_torch_create_tensor_from_blob({name}_memory.get(), {shape}, 0, {kind}"
+        self._write_handle(name, blob, line)
+
+    def _write_empty(self, buffer: Any, name: str, line: Callable[[str], object]) -> None:
+        """The code for a tensor in new memory."""
+        shape, kind = self._write_shape(buffer, name, line)
+        self._write_handle(name, f"aoti_torch_empty_strided({shape}, {kind}", line)
+
+    def _write_shape(
+        self, buffer: Any, name: str, line: Callable[[str], object]
+    ) -> tuple[str, str]:
+        """The arguments for the shape of a tensor, and those for its dtype and device."""
+        for what, numbers in ("sizes", buffer.get_size()), ("strides", buffer.get_stride()):
+            each = "".join(f"{int(number)}, " for number in numbers)
+            line(f"static constexpr int64_t {name}_{what}[] = {{{each}0}};")
+        device, dtype = self.codegen_device(buffer.get_device()), buffer.get_dtype()
+        shape = f"{len(buffer.get_size())}, {name}_sizes, {name}_strides"
+        return shape, f"{self.codegen_dtype(dtype)}, {device}"
+
+    @staticmethod
+    def _write_handle(name: str, call: str, line: Callable[[str], object]) -> None:
+        """The code for what a call makes, up to the last of its arguments."""
         line(f"AtenTensorHandle {name}_handle;")
-        line(
-            "AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob("
-            f"{name}_memory.get(), {len(buffer.get_size())}, {sizes}, {strides}, 0, {dtype}, "
-            f"{kind}, {index}, &{name}_handle));"
-        )
-        return f"RAIIAtenTensorHandle {name}({name}_handle);"
+        line(f"AOTI_TORCH_ERROR_CODE_CHECK({call}, &{name}_handle));")
+        line(f"RAIIAtenTensorHandle {name}({name}_handle);")
 
     def _names(self) -> _Names:
         """Those of buffers of the present graph that are special."""
@@ -243,32 +232,3 @@ def _bytes(buffer: Any) -> int | None:
     if not isinstance(numbers, int) and not getattr(numbers, "is_number", False):
         return None
     return int(numbers) * int(buffer.get_dtype().itemsize)
-
-
-@cache
-def _wrapper() -> Any:
-    """The class of wrappers, if this torch has what it stands on."""
-    try:
-        home: Any = import_module("torch._inductor.codegen.cpp_wrapper_cpu_array_ref")
-        base: Any = home.CppWrapperCpuArrayRef
-        # No result lies on the stack: they are returned as by the plain wrapper, which also knows
-        # what to do with one that comes twice.
-        results = {"generate_return": home.CppWrapperCpu.generate_return}
-    except (ImportError, AttributeError):
-        return None
-    own = [name for name in vars(_QuickBuffers) if not name.startswith("_")]
-    if not all(hasattr(base, name) for name in own):
-        return None
-    return type("Wrapper", (_QuickBuffers, base), results)
-
-
-@cache
-def _device() -> Any:
-    """What Inductor knows of CPUs."""
-    common: Any = import_module("torch._inductor.codegen.common")
-    try:
-        common.init_backend_registration()
-        found = common.device_codegens["cpu"]
-    except (AttributeError, KeyError):
-        return None
-    return found if hasattr(found, "cpp_wrapper_codegen") else None

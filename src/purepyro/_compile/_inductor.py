@@ -15,8 +15,8 @@ from torch import Tensor, fx
 
 from ..random._bits._nodes import OPERATOR, expanded
 from ._boundary import LOCK
-from ._buffers import quick_buffers
 from ._kept import KEPT
+from ._wrapper import quick_buffers
 
 LOGGER = logging.getLogger("purepyro.jit")
 
@@ -24,7 +24,7 @@ Run = Callable[..., Sequence[Tensor]]
 
 # What becomes of nodes of ours (`expanded`, `_written_down`) is no part of the key of torch's
 # cache: to be counted up when it changes.
-_RULES = 4
+_RULES = 8
 
 
 def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run:
