@@ -17,7 +17,7 @@ from purepyro._compile._graphs import outputs_of
 from purepyro._compile._kept import KEPT
 from purepyro._compile._pack import Pack
 from purepyro._compile._products import with_small_products_fused
-from purepyro._compile._split import frontier, packed
+from purepyro._compile._split import Roles, frontier, packed
 from purepyro._compile._tanh import with_quick_tanh
 from purepyro.random._bits._nodes import OPERATOR, as_nodes
 
@@ -122,14 +122,15 @@ def test_a_packed_step_is_the_step() -> None:
         new = adam(params, moments, inputs[6], inputs[7])
         return [*new, new[0] * 2.0]
 
-    found = packed(graph(step, *inputs).graph, 7)
-    assert found.roles.counters == (6,)
+    module = graph(step, *inputs)
+    found = packed(module.graph, 7, Roles.of(module.graph, 7))
+    assert found.roles.counters == ((6,),)
     assert found.roles.learnt == (0, 1, 2, 3, 4, 5)
     assert found.pack == Pack(tuple(shapes * 2), ((0, 1, 2, 3, 4, 5),))
     assert len(frontier(found).ahead) == 1  # the correction of the moments
     vector = torch.cat([tensor.flatten() for tensor in state])
-    module: Any = fx.GraphModule(torch.nn.Module(), found.graph)
-    new, recorded = module(inputs[6], vector, inputs[7])
+    alone: Any = fx.GraphModule(torch.nn.Module(), found.graph)
+    new, recorded = alone(inputs[6], vector, inputs[7])
     expected = step(*inputs)
     torch.testing.assert_close(new, torch.cat([tensor.flatten() for tensor in expected[:6]]))
     torch.testing.assert_close(recorded, expected[7])
@@ -148,7 +149,8 @@ def test_one_number_for_all_parameters_is_repeated_once() -> None:
         wide = [alive.reshape([1] * param.dim()).expand(param.shape) for param in params]
         return [torch.where(w, p * 2.0, p) for w, p in zip(wide, params, strict=True)] + [inputs[1]]
 
-    found = packed(graph(step, *inputs).graph, 3)
+    traced = graph(step, *inputs)
+    found = packed(traced.graph, 3, Roles.of(traced.graph, 3))
     module: Any = fx.GraphModule(torch.nn.Module(), found.graph)
     assert count(module, aten.cat.default) == 0
     vector = torch.arange(8.0)

@@ -25,7 +25,7 @@ from torchopt.schedule import linear_schedule
 
 from models import regression, regression_data
 from purepyro import Ensemble, Module, PyroSample, disable_jit, random
-from purepyro._compile import _backend, _loop
+from purepyro._compile import _backend, _blocks
 from purepyro._errors import SupportError, TraceError
 from purepyro.infer import (
     SVI,
@@ -234,7 +234,7 @@ def test_blocks_have_their_ends_where_steps_are(
     line: SVI[...], key: random.Key, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks of 4 rows begin at steps 0, 4, 8, ..., wherever a run begins."""
-    monkeypatch.setattr(_loop, "_ROWS", 4)
+    monkeypatch.setattr(_blocks, "_ROWS", 4)
     whole = line.run(key, 11, X, Y)
     for cut in (1, 3, 4, 6, 10):
         first = line.run(key, cut, X, Y)

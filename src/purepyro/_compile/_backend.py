@@ -10,6 +10,7 @@ from hashlib import sha256
 
 from torch import Tensor, fx
 
+from ._boundary import aten
 from ._inductor import Run, has_compiler, has_triton, inductor
 from ._triangles import with_selected_triangles
 
@@ -27,6 +28,8 @@ def compiled(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Run:
         with_selected_triangles(part.graph)
         for node in part.graph.nodes:
             node.meta = {}  # Inductor would take the tensors in it for its own
+            if node.target is aten.view.default:
+                node.target = aten.reshape.default  # compiled, keys lie otherwise: in planes
         part.recompile()
     missing = _missing(inputs)
     if missing:

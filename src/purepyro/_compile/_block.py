@@ -2,72 +2,53 @@
 
 from __future__ import annotations
 
-import warnings
 from operator import getitem
 
-import torch
 from torch import Tensor, fx
 
-from ._boundary import aten, graph_of, value_of, while_loop
-from ._draws import with_joint_draws
-from ._graphs import Builder
+from ._ahead import ahead
+from ._boundary import aten, is_view, value_of, while_loop
+from ._graphs import Builder, on_device
+from ._kept import KEPT
 from ._pack import Pack
-from ._split import Frontier, Step, places
+from ._split import Frontier, Step
 
 
 def block(step: Step, cut: Frontier, rows: int) -> fx.GraphModule:
     """The graph of up to ``rows`` steps.
 
     Its inputs are the row of the first step and of the one behind the last (0-d int64 tensors on
-    the CPU), then those of the original step. Its outputs are the new counters, the new learnt
-    tensors, and each recorded tensor of all rows.
+    the CPU), then those of the packed step. Its outputs are the new counters, the new learnt
+    vectors, and each recorded tensor of all rows.
     """
     builder = Builder()
     first, end = builder.inputs("row", 2)
-    size = len(step.roles.counters) + len(step.roles.learnt) + len(step.fixed)
-    inputs = builder.inputs("input", size)
-    counters, learnt = places(inputs, step.roles.counters), places(inputs, step.roles.learnt)
-    fixed = places(inputs, step.fixed)
+    counters = builder.inputs("counter", len(step.counters))
+    learnt = builder.inputs("learnt", len(step.learnt))
+    fixed = builder.inputs("fixed", len(step.given))
     once = builder.copy(step.graph, cut.once, dict(zip(step.given, fixed, strict=True)))
-    noise = builder.inline(_ahead(step, cut, rows), [first, *counters, *fixed])
     loop = _Loop(step, cut, rows)
+    noise = builder.inline(ahead(step, cut, loop.noise, rows), [first, *counters, *fixed])
     carried = [builder.call(aten.clone.default, first)]
     carried += [_zeros(builder, rows, value_of(node)) for node in step.recorded]
-    for vector in step.pack.pack(builder, learnt, None):
-        carried.append(builder.call(aten.clone.default, vector))
-    others = [end, *loop.noise.pack(builder, noise, rows), *loop.once.pack(builder, once, None)]
+    carried += [builder.call(aten.clone.default, vector) for vector in learnt]
+    others = [end, *(_own(builder, each) for each in (*noise, *loop.once.pack(builder, once)))]
     found = loop.run(builder, carried, others)
     count = 1 + len(step.recorded)
     taken = builder.call(aten.sub.Tensor, end, first)
     counted = [
-        builder.call(aten.add.Tensor, each, _on(builder, taken, value_of(node)))
+        builder.call(aten.add.Tensor, each, on_device(builder, taken, value_of(node)))
         for each, node in zip(counters, step.counters, strict=True)
     ]
-    new = step.pack.unpack(builder, found[count:])
-    own = [builder.call(aten.clone.default, each) for each in new]
-    return builder.module([*counted, *own, *found[1:count]])
+    return builder.module([*counted, *found[count:], *found[1:count]])
 
 
-def _ahead(step: Step, cut: Frontier, rows: int) -> fx.GraphModule:
-    """What is known ahead, for all rows: from the first row, the counters there, the fixed."""
-    builder = Builder()
-    given = [*step.counters, *step.given]
-    known = {node: builder.copy_node(node, {}) for node in given}
-    single = with_joint_draws(builder.module(builder.copy(step.graph, cut.ahead, known)))
-    count = len(step.counters)
+def _own(builder: Builder, node: fx.Node) -> fx.Node:
+    """A tensor with memory of its own.
 
-    def one(row: Tensor, *inputs: Tensor) -> object:
-        return single(*[c + row.to(c.device) for c in inputs[:count]], *inputs[count:])
-
-    def ahead(first: Tensor, *inputs: Tensor) -> object:
-        index = torch.arange(rows) - first
-        return torch.vmap(one, in_dims=(0, *[None] * len(inputs)))(index, *inputs)
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*performance drop.*")
-        module = graph_of(ahead, [torch.tensor(0), *(_like(value_of(node)) for node in given)])
-    module.graph.eliminate_dead_code()
-    return module
+    torch 2.13 frees, in the first turn of a loop, what comes to it as a view of another tensor.
+    """
+    return builder.call(KEPT, node) if is_view(node) else node
 
 
 class _Loop:
@@ -127,7 +108,7 @@ class _Loop:
         """The record, with ``value`` in the row of this step."""
         seen = value_of(like)
         index = builder.call(aten.arange.default, self._rows, device=seen.device)
-        here = builder.call(aten.eq.Tensor, index, _on(builder, row, seen))
+        here = builder.call(aten.eq.Tensor, index, on_device(builder, row, seen))
         wide = builder.call(aten.reshape.default, here, [self._rows, *[1] * seen.dim()])
         return builder.call(aten.where.self, wide, value, record)
 
@@ -135,15 +116,3 @@ class _Loop:
 def _zeros(builder: Builder, rows: int, like: Tensor) -> fx.Node:
     shape = [rows, *like.shape]
     return builder.call(aten.zeros.default, shape, dtype=like.dtype, device=like.device)
-
-
-def _on(builder: Builder, node: fx.Node, like: Tensor) -> fx.Node:
-    """A 0-d tensor of the CPU on the device of ``like``."""
-    if like.device.type == "cpu":
-        return node
-    return builder.call(aten._to_copy.default, node, device=like.device)
-
-
-def _like(value: Tensor) -> Tensor:
-    """A tensor of the same kind, with any numbers and hardly any memory."""
-    return torch.empty((), dtype=value.dtype, device=value.device).expand(value.shape)

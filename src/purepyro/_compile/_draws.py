@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any
 
 from torch import fx
 
 from ..random._bits._nodes import OPERATOR
 from ._boundary import aten, value_of
-from ._graphs import Builder, inputs_of, outputs_of
-
-# For each node of the old graph the new one.
-Env: TypeAlias = dict[fx.Node, fx.Node]
+from ._graphs import Builder, Env, inputs_of, outputs_of
 
 
 def with_joint_draws(module: fx.GraphModule) -> fx.GraphModule:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import getitem
-from typing import Any
+from typing import Any, TypeAlias
 
 from torch import Tensor, fx, nn
 
 from ._boundary import aten, held_by, is_view
+
+# For each node of an old graph the new one.
+Env: TypeAlias = dict[fx.Node, fx.Node]
 
 
 def inputs_of(graph: fx.Graph) -> list[fx.Node]:
@@ -154,3 +157,10 @@ class Builder:
         self.graph.output(outputs if isinstance(outputs, fx.Node) else tuple(outputs))
         self.graph.lint()
         return fx.GraphModule(self._modules, self.graph)
+
+
+def on_device(builder: Builder, node: fx.Node, like: Tensor) -> fx.Node:
+    """A 0-d tensor of the CPU on the device of ``like``."""
+    if like.device.type == "cpu":
+        return node
+    return builder.call(aten._to_copy.default, node, device=like.device)

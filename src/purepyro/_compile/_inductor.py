@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from ..random._bits._nodes import OPERATOR, expanded
+from ..random._bits._nodes import OPERATOR, expanded_in_planes
 from ._boundary import LOCK
 from ._kept import KEPT
 from ._wrapper import quick_buffers
@@ -24,7 +24,7 @@ Run = Callable[..., Sequence[Tensor]]
 
 # What becomes of nodes of ours (`expanded`, `_written_down`) is no part of the key of torch's
 # cache: to be counted up when it changes.
-_RULES = 8
+_RULES = 14
 
 
 def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run:
@@ -101,7 +101,7 @@ def _inductor() -> Any:
     home: Any = import_module("torch._inductor.decomposition")
     # Inductor spells a block of Philox out, and fuses it with what uses it. It keeps a copy of this
     # table from the first compilation on, which may have been somebody else's.
-    home.decompositions[OPERATOR] = expanded
+    home.decompositions[OPERATOR] = expanded_in_planes
     copy = getattr(home, "fast_random_decomps", None)
     getattr(copy, "cache_clear", lambda: None)()
     register: Any = import_module("torch._inductor.lowering").register_lowering
@@ -111,6 +111,9 @@ def _inductor() -> Any:
 
 
 def _written_down(value: Any) -> Any:
+    ir: Any = import_module("torch._inductor.ir")
+    if isinstance(value.data, ir.BaseView):
+        return ir.ExternKernel.copy_input(value)
     value.realize()
     return value
 

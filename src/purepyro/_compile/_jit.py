@@ -46,8 +46,8 @@ class Jitted(Generic[P, R]):
         """What the function returns."""
         if is_transforming() or not _ENABLED.get():
             return self.__wrapped__(*args, **kwargs)
-        run, inputs = self._graphs.find(args, kwargs)
-        return run(inputs)
+        found = self._graphs.find(args, kwargs)
+        return found.built(found.inputs)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Jitted[P, R]: ...

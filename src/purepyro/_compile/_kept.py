@@ -1,7 +1,8 @@
 """Results that are written down.
 
 Inductor computes anew, wherever it is used, what it takes for cheap: say, a dozen products and
-sums for each activation of a layer. A result behind this node is computed once.
+sums for each activation of a layer. A result behind this node is computed once, and has memory of
+its own.
 """
 
 from __future__ import annotations

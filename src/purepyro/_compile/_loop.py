@@ -4,52 +4,45 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar
+from functools import cached_property, partial
+from typing import Any, Generic, TypeVar
 
 import optree
-import torch
 from torch import Tensor
 
-from ._backend import compiled
-from ._block import block
+from ._blocks import Blocks, ByCounters
 from ._boundary import is_view, value_of
-from ._draws import with_joint_draws
-from ._inductor import Run
 from ._specialize import Call, Specializations
-from ._split import Frontier, Step, frontier, packed
 from ._trace import Traced
-from ._tuned import tune
 
 S = TypeVar("S")
 
 _LIMIT = 32
-# What is known ahead of a block stays near the processor; and the record of a block, which the
-# loop copies at each step, small.
-_BYTES = 1 << 20
-_ROWS = 512
 # How long a block may take before the caller hears of it, in seconds.
 _PATIENCE = 0.25
 
 
-class Block(NamedTuple, Generic[S]):
+class Block(Generic[S]):
     """Some steps that were taken.
 
-    Attributes:
-        state: The state after them.
+    Args:
         recorded: What they recorded, one row a step.
+        state: Puts together the state after them.
     """
 
-    state: S
-    recorded: Tensor
+    def __init__(self, recorded: Tensor, state: Callable[[], S]) -> None:
+        self.recorded = recorded
+        self._state = state
 
+    @classmethod
+    def of(cls, state: S, recorded: Tensor) -> Block[S]:
+        """Steps after which the state is this one."""
+        return cls(recorded, lambda: state)
 
-class _Built(NamedTuple):
-    """A compiled block of steps."""
-
-    run: Run
-    rows: int
-    step: Step
-    size: int
+    @cached_property
+    def state(self) -> S:
+        """The state after them, which is put together when it is asked for."""
+        return self._state()
 
 
 class Loop(Generic[S]):
@@ -62,7 +55,7 @@ class Loop(Generic[S]):
     def __init__(self, step: Callable[..., tuple[S, Tensor]]) -> None:
         self._step = step
         name = getattr(step, "__qualname__", type(step).__name__)
-        self._built: Specializations[_Built] = Specializations(step, _build, _LIMIT, name)
+        self._built: Specializations[ByCounters] = Specializations(step, _build, _LIMIT, name)
         self._sizes: Specializations[int] = Specializations(
             step, _largest, _LIMIT, f"{name}, to know its size"
         )
@@ -73,7 +66,7 @@ class Loop(Generic[S]):
 
     def largest(self, state: S, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
         """How many bytes the largest tensor has that a step makes on its way."""
-        return self._sizes.find((state, *args), dict(kwargs))[0]
+        return self._sizes.find((state, *args), dict(kwargs)).built
 
     def blocks(
         self, state: S, count: int, at: int, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -89,47 +82,63 @@ class Loop(Generic[S]):
             kwargs: The same, by name.
         """
         stride = 1
+        on_way = self._enter(state, args, kwargs)
         while count:
             start = time.perf_counter()
-            block = self.take(state, min(count, stride), at, args, kwargs)
+            block = on_way.take(min(count, stride), at)
             taken = len(block.recorded)
             seconds = max(time.perf_counter() - start, 1e-6)
             stride = max(1, min(4 * stride, int(taken * _PATIENCE / seconds)))
-            state, at, count = block.state, at + taken, count - taken
+            at, count = at + taken, count - taken
             yield block
+            if count and not on_way.still():
+                on_way = self._enter(block.state, args, kwargs)
 
     def take(
         self, state: S, count: int, at: int, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> Block[S]:
         """Up to ``count`` steps, as many as fit into one block; at least one."""
-        built, inputs = self._built.find((state, *args), dict(kwargs))
-        first = at % built.rows
-        end = min(built.rows, first + count)
-        found = list(built.run(torch.tensor(first), torch.tensor(end), *inputs))
-        roles = built.step.roles
-        leaves = inputs[: built.size]
-        for place, value in zip((*roles.counters, *roles.learnt), found, strict=False):
-            leaves[place] = value
+        return self._enter(state, args, kwargs).take(count, at)
+
+    def _enter(self, state: S, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _OnWay[S]:
+        found = self._built.find((state, *args), dict(kwargs))
         trees: Any = optree
-        after: S = trees.tree_unflatten(trees.tree_structure(state), leaves)
-        return Block(after, found[-1][first:end])
+        return _OnWay(
+            found.built.at(found.inputs),
+            found.inputs,
+            trees.tree_structure(state),
+            found.still,
+        )
 
 
-def _build(traced: Traced, inputs: Sequence[Tensor], call: Call) -> _Built:
+class _OnWay(Generic[S]):
+    """A run on its way, whose state is in few tensors until it is asked for."""
+
+    def __init__(
+        self, of: Blocks, inputs: list[Tensor], structure: object, still: Callable[[], bool]
+    ) -> None:
+        self.still = still
+        self._blocks = of
+        self._carried = of.packed(inputs)
+        self._leaves = inputs[: of.size]
+        self._structure = structure
+
+    def take(self, count: int, at: int) -> Block[S]:
+        """Up to ``count`` steps, as many as fit into one block; at least one."""
+        recorded, self._carried = self._blocks.take(self._carried, count, at)
+        return Block(recorded, partial(self._state, self._carried))
+
+    def _state(self, carried: Sequence[Tensor]) -> S:
+        trees: Any = optree
+        found: S = trees.tree_unflatten(
+            self._structure, self._blocks.unpacked(carried, self._leaves)
+        )
+        return found
+
+
+def _build(traced: Traced, inputs: Sequence[Tensor], call: Call) -> ByCounters:
     trees: Any = optree
-    size = len(trees.tree_leaves(call.args[0][0]))
-    tune(traced.module.graph)
-    step = packed(traced.module.graph, size)
-    cut = frontier(step)
-    rows = _rows(step, cut)
-    try:
-        module = block(step, cut, rows)
-    except (RuntimeError, NotImplementedError, UserWarning):
-        # vmap has no rule for some of the noise: it is made in the loop, step by step.
-        step = packed(with_joint_draws(traced.module).graph, size, ahead=False)
-        module = block(step, frontier(step), rows)
-    examples = [torch.tensor(0), torch.tensor(rows), *inputs]
-    return _Built(compiled(module, examples), rows, step, size)
+    return ByCounters(traced, len(trees.tree_leaves(call.args[0][0])))
 
 
 def _largest(traced: Traced, inputs: Sequence[Tensor], _: Call) -> int:
@@ -137,11 +146,3 @@ def _largest(traced: Traced, inputs: Sequence[Tensor], _: Call) -> int:
     made = [node for node in graph.nodes if node.op == "call_function" and not is_view(node)]
     values = [value_of(node) for node in made]
     return max((each.nbytes for each in values if isinstance(each, Tensor)), default=0)
-
-
-def _rows(step: Step, cut: Frontier) -> int:
-    """How many steps a block has."""
-    per_row = [*cut.ahead, *step.recorded]
-    size = sum(value_of(node).numel() * value_of(node).element_size() for node in per_row)
-    rows: int = max(1, min(_ROWS, _BYTES // max(size, 1)))
-    return rows if rows < 16 else rows // 16 * 16

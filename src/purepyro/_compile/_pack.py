@@ -39,19 +39,15 @@ class Pack:
             tuple(tuple(members) for members in groups.values()),
         )
 
-    def pack(self, builder: Builder, nodes: Sequence[fx.Node], rows: int | None) -> list[fx.Node]:
-        """The vectors; or matrices, where each tensor comes in so many ``rows``."""
-        lead = [] if rows is None else [rows]
+    def pack(self, builder: Builder, nodes: Sequence[fx.Node]) -> list[fx.Node]:
+        """The vectors."""
         packed = []
         for members in self.groups:
             if len(members) == 1:
                 packed.append(nodes[members[0]])
                 continue
-            flat = [
-                builder.call(aten.reshape.default, nodes[i], [*lead, self.count(i)])
-                for i in members
-            ]
-            packed.append(builder.call(aten.cat.default, flat, len(lead)))
+            flat = [builder.call(aten.reshape.default, nodes[i], [self.count(i)]) for i in members]
+            packed.append(builder.call(aten.cat.default, flat))
         return packed
 
     def unpack(self, builder: Builder, packed: Sequence[fx.Node]) -> list[fx.Node]:
@@ -67,6 +63,27 @@ class Pack:
                 piece = builder.call(aten.slice.Tensor, vector, 0, start, stop)
                 found[i] = builder.call(aten.reshape.default, piece, list(self.shapes[i]))
                 start = stop
+        return [found[i] for i in range(len(self.shapes))]
+
+    def joined(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The vectors of these tensors."""
+        return [
+            tensors[members[0]]
+            if len(members) == 1
+            else torch.cat([tensors[i].reshape(-1) for i in members])
+            for members in self.groups
+        ]
+
+    def parted(self, vectors: Sequence[Tensor]) -> list[Tensor]:
+        """The tensors in these vectors, of which they are parts."""
+        found: dict[int, Tensor] = {}
+        for vector, members in zip(vectors, self.groups, strict=True):
+            if len(members) == 1:
+                found[members[0]] = vector
+                continue
+            parts = torch.split(vector, [self.count(i) for i in members])
+            shapes = [self.shapes[i] for i in members]
+            found |= zip(members, map(Tensor.view, parts, shapes), strict=True)
         return [found[i] for i in range(len(self.shapes))]
 
     def count(self, i: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import attrs
@@ -42,6 +43,20 @@ class Call(NamedTuple):
     args: tuple[tuple[Any, ...], dict[str, Any]]
 
 
+class Found(NamedTuple, Generic[T]):
+    """What there is for some arguments.
+
+    Attributes:
+        built: What was built for their kind.
+        inputs: The tensors to run it on: those of the arguments, then captured ones.
+        still: Whether the function captures the same as then.
+    """
+
+    built: T
+    inputs: list[Tensor]
+    still: Callable[[], bool]
+
+
 class CacheInfo(NamedTuple):
     """How often a function was called, and traced.
 
@@ -70,15 +85,26 @@ class Specialization(Generic[T]):
     detached: bool
     built: T
 
-    def inputs(self, call: Call) -> list[Tensor] | None:
-        """The tensors to run on, if this is the kind of the call."""
+    def found(self, call: Call) -> Found[T] | None:
+        """What was built, and the tensors to run on, if this is the kind of the call."""
         if not _same(call.fixed, self.fixed) or self.captures.changed():
             return None
         captured = self.captures.current()
         if captured is None:
             return None
         inputs = [*call.tensors, *captured]
-        return inputs if self.guard.holds(inputs) or self._holds_apart(inputs) else None
+        fits = self.guard.holds(inputs) or self._holds_apart(inputs)
+        return Found(self.built, inputs, partial(self.still_on, captured)) if fits else None
+
+    def still_on(self, captured: Sequence[Tensor]) -> bool:
+        """Whether the function captures what it did when these tensors were found."""
+        if self.captures.changed():
+            return False
+        now = self.captures.current()
+        if now is None or any(a is not b for a, b in zip(now, captured, strict=True)):
+            return False
+        guards = self.guards[len(self.guards) - len(now) :]
+        return all(map(Guard.holds, guards, zip(now, strict=True)))
 
     def _holds_apart(self, inputs: Sequence[Tensor]) -> bool:
         """Whether the guard refused the inputs only because one of them comes twice."""
@@ -120,8 +146,8 @@ class Specializations(Generic[T]):
         """Forget all graphs."""
         self._known = []
 
-    def find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[T, list[Tensor]]:
-        """What was built for these arguments, traced now if need be, and the tensors to run on."""
+    def find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found[T]:
+        """What was built for these arguments, traced now if need be."""
         call = _take_apart(args, kwargs)
         found = self._look_up(call)
         if found is None:
@@ -130,17 +156,17 @@ class Specializations(Generic[T]):
                 found = self._look_up(call) or self._add(call)
         return found
 
-    def _look_up(self, call: Call) -> tuple[T, list[Tensor]] | None:
+    def _look_up(self, call: Call) -> Found[T] | None:
         for known in self._known:
-            inputs = known.inputs(call)
-            if inputs is not None:
+            found = known.found(call)
+            if found is not None:
                 if known.detached:
-                    self._refuse_gradients(call, inputs)
+                    self._refuse_gradients(call, found.inputs)
                 self._hits += 1
-                return known.built, inputs
+                return found
         return None
 
-    def _add(self, call: Call) -> tuple[T, list[Tensor]]:
+    def _add(self, call: Call) -> Found[T]:
         self._refuse_gradients(call, call.tensors)
         _refuse_unhashable(call, self.name)
         reason = self._reason(call)
@@ -154,16 +180,16 @@ class Specializations(Generic[T]):
         LOGGER.info("jit(%s) traces graph %d: %s", self.name, len(self._known) + 1, reason)
         traced = trace(_of_tensors(self.fn, call), call.tensors, lambda: _names(call))
         static = [leaf for leaf in leaves_of(call.args) if not isinstance(leaf, Tensor)]
-        found = captures([self.fn, *static], traced.captured)
+        captured = captures([self.fn, *static], traced.captured)
         inputs = [*call.tensors, *traced.captured]
         self._refuse_gradients(call, inputs)
         built = self._build(traced, inputs, call)
         detached = any(tensor.requires_grad for tensor in inputs)
         guards = Guard(inputs), tuple(Guard([tensor]) for tensor in inputs)
-        new = Specialization(call.fixed, *guards, found, _seen(call), detached, built)
+        new = Specialization(call.fixed, *guards, captured, _seen(call), detached, built)
         self._known = [new, *self._known]
         self._misses += 1
-        return built, inputs
+        return Found(built, inputs, partial(new.still_on, traced.captured))
 
     def _refuse_gradients(self, call: Call, inputs: Sequence[Tensor]) -> None:
         if not torch.is_grad_enabled():

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from itertools import chain, compress
 from typing import Any, NamedTuple
 
 import attrs
-from torch import fx
+import torch
+from torch import Tensor, fx
 
 from ._boundary import aten, is_view, value_of
 from ._flat import Joiner
-from ._graphs import Builder, in_order, inputs_of, needed_by, outputs_of
+from ._graphs import Builder, Env, in_order, inputs_of, needed_by, outputs_of
 from ._pack import Pack
 from ._sums import join_sums
 
@@ -31,18 +33,39 @@ class Role(IntEnum):
 
 
 class Roles(NamedTuple):
-    """The places in a step's state, by what becomes of them."""
+    """The places in a step's state, by what becomes of them.
 
-    counters: tuple[int, ...]
+    Attributes:
+        counters: What counts: together the places of one and the same number.
+        learnt: What is learnt.
+    """
+
+    counters: tuple[tuple[int, ...], ...]
     learnt: tuple[int, ...]
 
     @classmethod
-    def of(cls, graph: fx.Graph, size: int, *, ahead: bool) -> Roles:
+    def of(cls, graph: fx.Graph, size: int) -> Roles:
         """Of a step whose first ``size`` inputs and outputs are the state."""
         inputs, outputs = inputs_of(graph), outputs_of(graph)
         changed = [i for i in range(size) if outputs[i] is not inputs[i]]
-        counters = tuple(i for i in changed if ahead and _counts(inputs[i], outputs[i]))
-        return cls(counters, tuple(i for i in changed if i not in counters))
+        counters = [i for i in changed if _counts(inputs[i], outputs[i])]
+        return cls(tuple((i,) for i in counters), tuple(i for i in changed if i not in counters))
+
+    def in_the_loop(self) -> Roles:
+        """The same where nothing can be known ahead, and counters are as good as learnt."""
+        return Roles((), tuple(sorted([*chain(*self.counters), *self.learnt])))
+
+    def at(self, state: Sequence[Tensor]) -> Roles:
+        """The same, with counters together that are equal, and so will ever be.
+
+        An optimiser counts its steps for each parameter; one count is enough to tell what follows.
+        """
+        left, classes = list(chain(*self.counters)), []
+        while left:
+            equal = _equal(state[left[0]], [state[i] for i in left])
+            classes.append(tuple(compress(left, equal)))
+            left = [i for i, same in zip(left, equal, strict=True) if not same]
+        return self._replace(counters=tuple(classes))
 
 
 @attrs.frozen
@@ -88,22 +111,24 @@ class Step:
         return self.results[len(self.pack.groups) :]
 
 
-def packed(graph: fx.Graph, size: int, *, ahead: bool = True) -> Step:
+def packed(graph: fx.Graph, size: int, roles: Roles) -> Step:
     """A step, with its learnt state in few vectors, and the same done to all of one at once.
 
     Args:
         graph: The step, whose first ``size`` inputs and outputs are the state.
         size: How many tensors the state is.
-        ahead: Whether what follows from counters may be computed ahead.
+        roles: Of the state.
     """
-    roles = Roles.of(graph, size, ahead=ahead)
     inputs, outputs = inputs_of(graph), outputs_of(graph)
-    moving = {*roles.counters, *roles.learnt}
+    moving = {*chain(*roles.counters), *roles.learnt}
     fixed = tuple(i for i in range(len(inputs)) if i not in moving)
     pack = Pack.of([value_of(inputs[i]) for i in roles.learnt])
     builder = Builder()
     joiner = Joiner(builder)
-    env = {inputs[i]: builder.copy_node(inputs[i], {}) for i in roles.counters}
+    env: Env = {}
+    for places in roles.counters:
+        counter = builder.copy_node(inputs[places[0]], {})
+        env.update({inputs[i]: counter for i in places})
     vectors = builder.inputs("learnt", len(pack.groups))
     env.update({inputs[i]: builder.copy_node(inputs[i], {}) for i in fixed})
     learnt = [inputs[i] for i in roles.learnt]
@@ -167,6 +192,16 @@ def _narrowest(node: fx.Node) -> fx.Node:
     return node
 
 
+def _equal(one: Tensor, others: Sequence[Tensor]) -> list[bool]:
+    """Which of some tensors are equal to one; a GPU is asked once."""
+    kind = one.shape, one.dtype, one.device
+    alike = [(each.shape, each.dtype, each.device) == kind for each in others]
+    stacked = torch.stack(list(compress(others, alike)))
+    same = (stacked == one).reshape(len(stacked), one.numel())
+    found = iter(same.all(1).tolist())
+    return [each and next(found) for each in alike]
+
+
 def _counts(before: fx.Node, after: fx.Node) -> bool:
     """Whether ``after`` is ``before + 1``, also as optimisers write it that fear an overflow."""
     if after.target is not aten.add.Tensor or after.args[0] is not before:
@@ -183,8 +218,3 @@ def _is_one_unless_full(one: fx.Node, counter: fx.Node) -> bool:
         return False
     test: Any = one.args[0]
     return bool(test.target is aten.ne.Scalar and test.args[0] is counter and test.args[1] >= 2**31)
-
-
-def places(nodes: Sequence[fx.Node], chosen: Sequence[int]) -> list[fx.Node]:
-    """The nodes at these places."""
-    return [nodes[place] for place in chosen]

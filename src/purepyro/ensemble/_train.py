@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._boundary import is_transforming
-from .._compile._loop import Loop
+from .._compile._loop import Block, Loop
 from ..infer._progress import Progress, not_compiled
 from ._arguments import Plan
 from ._state import EnsembleState
@@ -77,29 +77,28 @@ def train(
         at = int(state.svi.step.flatten()[0])
         blocks = how.loop.blocks(carry, num_steps, at, tensors, {"plan": plan})
         try:
-            return _collected(blocks, state, progress)
+            return _collected(blocks, progress)
         except Exception as error:  # an error of the model's own comes again
             if how.must:
                 raise
             not_compiled(error)
-    return _collected(_singly(how, carry, num_steps, tensors, plan), state, progress)
+    return _collected(_singly(how, carry, num_steps, tensors, plan), progress)
 
 
 def _singly(
     how: Training, carry: Carry, num_steps: int, tensors: tuple[Tensor, ...], plan: Plan
-) -> Iterator[tuple[Carry, Tensor]]:
+) -> Iterator[Block[Carry]]:
     for _ in range(num_steps):
         carry, loss = how.step(carry, *tensors, plan=plan)
-        yield carry, loss.unsqueeze(0)
+        yield Block.of(carry, loss.unsqueeze(0))
 
 
 def _collected(
-    blocks: Iterator[tuple[Carry, Tensor]], state: EnsembleState, progress: Progress | None
+    blocks: Iterator[Block[Carry]], progress: Progress | None
 ) -> tuple[EnsembleState, Tensor]:
     losses: list[Tensor] = []
-    for carry, recorded in blocks:
-        state = carry.state
-        losses.append(recorded)
+    for block in blocks:
+        losses.append(block.recorded)
         if progress is not None:
-            progress.advance(len(recorded), recorded[-1].nanmean())
-    return state, torch.cat(losses)
+            progress.advance(len(block.recorded), block.recorded[-1].nanmean())
+    return block.state.state, torch.cat(losses)

@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._compile._loop import Loop
+from .._compile._loop import Block, Loop
 from .._errors import SupportError
 from ._nonfinite import Batch, Explain, Taken, all_finite
 from ._progress import Progress
@@ -39,20 +39,21 @@ def run_blocks(
         progress: Is told.
         explain: Says why a step went wrong; ``None``: losses are not read.
     """
-    losses = [torch.zeros(0)]
+    block = Block.of(state, torch.zeros(0))
+    losses: list[Tensor] = []
     last: _Taken[S] | None = None
-    for block in loop.blocks(state, count, at, batch.args, batch.kwargs):
-        taken = _Taken(loop, state, at, batch, block.recorded, last)
+    for after in loop.blocks(state, count, at, batch.args, batch.kwargs):
+        taken = _Taken(loop, block, at, batch, after.recorded, last)
         # A bad gradient shows in the next loss, so that the state need not be looked at.
-        if explain is not None and not bool(block.recorded.isfinite().all()):
-            raise SupportError(_reason(taken, block.state, explain))
+        if explain is not None and not bool(after.recorded.isfinite().all()):
+            raise SupportError(_reason(taken, after.state, explain))
         last = attrs.evolve(taken, earlier=None)
-        state, at = block.state, at + len(block.recorded)
+        block, at = after, at + len(after.recorded)
         progress.advance(len(block.recorded), block.recorded[-1])
         losses.append(block.recorded)
-    if explain is not None and last is not None and not bool(all_finite(state)):
-        raise SupportError(_reason(last, state, explain))
-    return state, torch.cat(losses[1:] or losses)
+    if explain is not None and last is not None and not bool(all_finite(block.state)):
+        raise SupportError(_reason(last, block.state, explain))
+    return block.state, torch.cat(losses or [block.recorded])
 
 
 @attrs.frozen
@@ -60,7 +61,7 @@ class _Taken(Generic[S]):
     """A block that was taken, and the one before; steps are pure, and can be taken again."""
 
     loop: Loop[S]
-    state: S
+    start: Block[S]
     at: int
     batch: Batch
     losses: Tensor
@@ -68,9 +69,10 @@ class _Taken(Generic[S]):
 
     def before(self, index: int) -> S:
         """The state before a step of the block."""
+        state = self.start.state
         if not index:
-            return self.state
-        return self.loop.take(self.state, index, self.at, *self.batch).state
+            return state
+        return self.loop.take(state, index, self.at, *self.batch).state
 
     def previous(self, index: int) -> Taken[S] | None:
         """The step before a step of the block."""

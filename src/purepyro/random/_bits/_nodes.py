@@ -6,7 +6,7 @@ can be joined with others, or drawn ahead of a loop, before :func:`expanded` spe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
@@ -18,8 +18,14 @@ from torch.library import Library, register_fake, register_vmap
 
 from . import _numbers, _philox
 
-Kind = Literal["words", "wide_words", "keys", "normals", "wide_normals"]
-"""What to make of a block: 4 words, or 2 of 64 bits, or those of a key; 4 or 2 normal numbers."""
+Kind = Literal["words", "wide_words", "keys", "normals", "wide_normals", "normal", "wide_normal"]
+"""What to make of a block.
+
+4 words, or 2 of 64 bits, or those of a key; 4 normal numbers, or 2 of 64 bits; the first of these.
+"""
+
+FIRST: Mapping[Kind, Kind] = {"normals": "normal", "wide_normals": "wide_normal"}
+"""What to make of a block of which only the first number is used."""
 
 _AS_NODES: ContextVar[bool] = ContextVar("purepyro_as_nodes", default=False)
 
@@ -61,10 +67,24 @@ def lanes(key: Tensor, index: Tensor | int, kind: Kind) -> Tensor:
 
 def expanded(key: Tensor, index: Tensor | int, kind: Kind) -> Tensor:
     """What the node computes, in operations of torch."""
+    return torch.stack(_of_words(key, index, kind), dim=-1)
+
+
+def expanded_in_planes(key: Tensor, index: Tensor | int, kind: Kind) -> Tensor:
+    """The same for a compiler: what is the first of each block lies together.
+
+    So draws read the words of their keys, and write what is left of one.
+    """
+    if kind != "keys":
+        return expanded(key, index, kind)
+    return torch.stack(_of_words(key, index, kind)).movedim(0, -1)
+
+
+def _of_words(key: Tensor, index: Tensor | int, kind: Kind) -> list[Tensor]:
     seed, offset = key.unsqueeze(-2).unbind(-1)
     # Four tensors up to here: one stacked tensor with its flips makes Inductor materialise a buffer
     # a round.
-    return torch.stack(_made(_philox.words(seed, offset, index), kind), dim=-1)
+    return _made(_philox.words(seed, offset, index), kind)
 
 
 def _made(words: _philox.Words, kind: Kind) -> list[Tensor]:
@@ -78,15 +98,28 @@ def _made(words: _philox.Words, kind: Kind) -> list[Tensor]:
         return [*_numbers.box_muller(one, two), *_numbers.box_muller(three, four)]
     if kind == "wide_normals":
         return [*_numbers.box_muller(_numbers.double(w0, w1), _numbers.double(w2, w3))]
+    for many, first in FIRST.items():
+        if kind == first:
+            return _made(words, many)[:1]
     return [w0, w1, w2, w3]
+
+
+_LANES: Mapping[Kind, tuple[torch.dtype, int]] = {
+    "words": (torch.int64, 4),
+    "wide_words": (torch.int64, 2),
+    "keys": (torch.int64, 2),
+    "normals": (torch.float32, 4),
+    "normal": (torch.float32, 1),
+    "wide_normals": (torch.float64, 2),
+    "wide_normal": (torch.float64, 1),
+}
 
 
 def _shapes(key: Tensor, index: Tensor, kind: Kind) -> Tensor:
     """A tensor like the node's result, without numbers."""
     shape = np.broadcast_shapes((*key.shape[:-1], 1), index.shape)
-    count = 4 if kind in ("words", "normals") else 2
-    dtypes = {"normals": torch.float32, "wide_normals": torch.float64}
-    return key.new_empty((*shape, count), dtype=dtypes.get(kind, torch.int64))
+    dtype, count = _LANES[kind]
+    return key.new_empty((*shape, count), dtype=dtype)
 
 
 def _under_vmap(
