@@ -51,6 +51,9 @@ BASE = torch.arange(24.0).reshape(4, 6)
         (lambda x: [x[0], (x + 1.0)[1]], 1),
         (lambda x: [x[0, :1].expand(3), x[0, 1:2]], 1),
         (lambda x: [x[0, :0], x[0, :1], x[0, 1:2]], 1),
+        (lambda x: [x[0].view(torch.int32), x[1].view(torch.int32)], 1),  # other numbers
+        (lambda x: [x[0], x[1].to(torch.float64)], 1),
+        (lambda x: [x[0], x[1], x[2].to(torch.int64)], 1),
     ],
 )
 def test_neighbours(parts: Callable[[Tensor], list[Tensor]], cats: int) -> None:
@@ -128,11 +131,12 @@ def test_what_lies_in_large_tensors_is_not_looked_at() -> None:
 @pytest.mark.parametrize(("many", "one"), list(_nodes.FIRST.items()))
 def test_the_first_number(many: _nodes.Kind, one: _nodes.Kind, key: random.Key) -> None:
     keys, index = random.split(key, 3), torch.arange(2)
-    first, all_ = (_nodes.expanded(keys, index, kind) for kind in (one, many))
-    assert torch.equal(first, all_[..., :1])
-    for kind, found in ((one, first), (many, all_)):
+    kinds: list[_nodes.Kind] = [one, many]
+    first, whole = found = [_nodes.expanded(keys, index, kind) for kind in kinds]
+    assert torch.equal(first, whole[..., :1])
+    for kind, each in zip(kinds, found, strict=True):
         seen = _nodes._shapes(keys, index, kind)
-        assert (seen.shape, seen.dtype) == (found.shape, found.dtype)
+        assert (seen.shape, seen.dtype) == (each.shape, each.dtype)
 
 
 @pytest.mark.parametrize("kind", ["keys", "normals", "words"])

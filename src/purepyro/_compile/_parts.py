@@ -15,10 +15,30 @@ import torch
 from torch import Tensor, fx
 
 from ..random._bits._nodes import FIRST, OPERATOR
-from ._boundary import aten, is_view, value_of
+from ._boundary import aten, value_of
 from ._flat import Joiner
 from ._graphs import Builder, Env, in_order, outputs_of
 
+# Views that change no number.
+_VIEWS = frozenset(
+    {
+        aten.alias.default,
+        aten.detach.default,
+        aten.expand.default,
+        aten.permute.default,
+        aten.reshape.default,
+        aten.select.int,
+        aten.slice.Tensor,
+        aten.squeeze.default,
+        aten.squeeze.dim,
+        aten.squeeze.dims,
+        aten.t.default,
+        aten.transpose.int,
+        aten.unsqueeze.default,
+        aten.view.default,
+        aten._unsafe_view.default,
+    }
+)
 # Of numbers: it is not looked at where those of larger tensors lie.
 _LARGE = 1 << 16
 
@@ -89,7 +109,7 @@ class _Writer:
         found = list(self._whole([env[member] for member in members], value.shape[1:]))
         if len(found) == 1:
             return found[0]
-        if value.dim() == 1:
+        if value.dim() == 1 and all(value_of(each).dtype == value.dtype for each in found):
             return self._joiner.joined(found)
         return self._call(aten.cat.default, (found,), value)
 
@@ -156,14 +176,14 @@ class _Writer:
     def _seen(self, node: fx.Node) -> tuple[fx.Node, Tensor]:
         """The tensor that a node shows, and the places of what it shows, in its shape."""
         if node not in self._places:
-            below: Any = node.args[0] if is_view(node) else None
+            below: Any = node.args[0] if node.target in _VIEWS else None
             if below is None or value_of(below).numel() > _LARGE:
                 value = value_of(node)
                 self._places[node] = node, torch.arange(value.numel()).reshape(value.shape)
             else:
                 base, places = self._seen(below)
                 view: Any = node.target
-                # Here no numbers are copied, so the memory may lie otherwise.
+                # The places lie one after another, which the tensor itself may not.
                 view = torch.reshape if view is aten.view.default else view
                 self._places[node] = base, view(places, *node.args[1:], **node.kwargs)
         return self._places[node]
@@ -171,7 +191,7 @@ class _Writer:
 
 def _ends(node: fx.Node) -> Iterator[fx.Node]:
     """The node and the views of it that something else is computed from."""
-    views = [user for user in node.users if is_view(user) and user.args[0] is node]
+    views = [user for user in node.users if user.target in _VIEWS]
     if len(views) < len(node.users):
         yield node
     for view in views:

@@ -77,12 +77,12 @@ def train(
         at = int(state.svi.step.flatten()[0])
         blocks = how.loop.blocks(carry, num_steps, at, tensors, {"plan": plan})
         try:
-            return _collected(blocks, progress)
+            return _collected(carry, blocks, progress)
         except Exception as error:  # an error of the model's own comes again
             if how.must:
                 raise
             not_compiled(error)
-    return _collected(_singly(how, carry, num_steps, tensors, plan), progress)
+    return _collected(carry, _singly(how, carry, num_steps, tensors, plan), progress)
 
 
 def _singly(
@@ -94,9 +94,9 @@ def _singly(
 
 
 def _collected(
-    blocks: Iterator[Block[Carry]], progress: Progress | None
+    start: Carry, blocks: Iterator[Block[Carry]], progress: Progress | None
 ) -> tuple[EnsembleState, Tensor]:
-    losses: list[Tensor] = []
+    block, losses = Block.of(start, torch.zeros(0)), []
     for block in blocks:
         losses.append(block.recorded)
         if progress is not None:
