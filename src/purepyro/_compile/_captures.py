@@ -10,8 +10,9 @@ out of date. Attributes count only if the function, or one that it calls, names 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import attrgetter, itemgetter
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
@@ -186,7 +187,7 @@ def _keyword_default(function: FunctionType, name: str) -> object:
 
 
 def _item(key: object, mutable: bool) -> Step:
-    return Step(f"[{key!r}]", lambda container: container[key], mutable)
+    return Step(f"[{key!r}]", itemgetter(key), mutable)
 
 
 def _of_namespace(owner: ModuleType | type, names: set[str]) -> Iterator[Step]:
@@ -223,7 +224,7 @@ def _of_instance(value: object, names: set[str]) -> Iterator[Step]:
         read = named or (isinstance(value, nn.Module) and name in _PARTS)
         # Distributions and declarations are taken for values: who wants another makes another.
         mutable = not frozen and (not library or isinstance(value, nn.Module))
-        yield Step(f".{name}", partial(_attribute, name=name), mutable, read)
+        yield Step(f".{name}", _getter(value, name), mutable, read)
     yield from _of_namespace(kind, names)
 
 
@@ -231,6 +232,15 @@ def _of_instance(value: object, names: set[str]) -> Iterator[Step]:
 _CALLED = frozenset({"__call__", "forward"})
 # What a layer's `forward` reads beside numbers that stay.
 _PARTS = frozenset({"_modules", "training"})
+
+
+def _getter(value: object, name: str) -> Callable[[Any], object]:
+    """How to take an attribute, never a property: in C, if nothing of its kind comes between."""
+    kind: Any = type(value)
+    plain = kind.__getattribute__ is object.__getattribute__
+    if plain and not hasattr(getattr(kind, name, None), "__set__"):
+        return attrgetter(name)
+    return partial(_attribute, name=name)
 
 
 def _attribute(owner: object, name: str) -> object:

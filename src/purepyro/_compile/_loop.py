@@ -107,7 +107,7 @@ class Loop(Generic[S]):
             found.built.at(found.inputs),
             found.inputs,
             trees.tree_structure(state),
-            found.still,
+            partial(found.kind.still, found.inputs),
         )
 
 

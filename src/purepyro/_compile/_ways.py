@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import FunctionType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import attrs
 from torch import Tensor, nn
@@ -118,8 +118,22 @@ class Seen:
         return f"{self.way.name} was {self.text} and is {describe(now)}"
 
 
-_Branch: TypeAlias = tuple[Callable[[Any], object], object, Any, object, tuple[Any, ...]]
-"""A step; the value behind it, how to look into it, what was in it; the branches from there."""
+class _Leg(NamedTuple):
+    """One step of all ways that take it there.
+
+    Attributes:
+        place: Where it starts: which of the starts, or, counted on from these, of the legs before.
+        take: How to take it.
+        value: What is behind it.
+        look: How to look into that; ``None``: there is nothing to see.
+        contents: What was in it.
+    """
+
+    place: int
+    take: Callable[[Any], object]
+    value: object
+    look: Callable[[Any], object] | None
+    contents: object
 
 
 class Watch:
@@ -131,43 +145,37 @@ class Watch:
 
     def __init__(self, values: Sequence[Seen]) -> None:
         starts = {id(seen.way.start): seen.way.start for seen in values}
-        self._roots = tuple(
-            (start, _branches([seen for seen in values if seen.way.start is start], 0))
-            for start in starts.values()
-        )
+        self._starts = list(starts.values())
+        self._legs: list[_Leg] = []
+        for place, start in enumerate(self._starts):
+            self._add([seen for seen in values if seen.way.start is start], 0, place)
 
     def still(self) -> bool:
         """Whether all are, for sure."""
+        found = self._starts.copy()
         try:
-            return all(_still(start, branches) for start, branches in self._roots)
+            for place, take, value, look, contents in self._legs:
+                now = take(found[place])
+                if now is not value and value is not _ANYTHING:
+                    return False
+                if look is not None and look(now) != contents:
+                    return False
+                found.append(now)
         except GONE:
             return False
+        return True
 
-
-def _branches(values: Sequence[Seen], depth: int) -> tuple[_Branch, ...]:
-    """What goes on from where these ways have met."""
-    steps = {id(seen.way.steps[depth]): seen.way.steps[depth] for seen in values}
-    found: list[_Branch] = []
-    for step in steps.values():
-        here = [seen for seen in values if seen.way.steps[depth] is step]
-        ends = [seen.value for seen in here if len(seen.way.steps) == depth + 1]
-        on = _branches([seen for seen in here if len(seen.way.steps) > depth + 1], depth + 1)
-        value = ends[0] if ends else _ANYTHING
-        contents = _contents_of(value)
-        found.append((step.take, value, contents, contents and contents(value), on))
-    return tuple(found)
-
-
-def _still(here: object, branches: tuple[_Branch, ...]) -> bool:
-    for take, value, contents, expected, on in branches:
-        now = take(here)
-        if now is not value and value is not _ANYTHING:
-            return False
-        if contents is not None and contents(now) != expected:
-            return False
-        if on and not _still(now, on):
-            return False
-    return True
+    def _add(self, values: Sequence[Seen], depth: int, place: int) -> None:
+        """What goes on from a place where these ways have met."""
+        steps = {id(seen.way.steps[depth]): seen.way.steps[depth] for seen in values}
+        for step in steps.values():
+            here = [seen for seen in values if seen.way.steps[depth] is step]
+            ends = [seen.value for seen in here if len(seen.way.steps) == depth + 1]
+            value = ends[0] if ends else _ANYTHING
+            look = _contents_of(value)
+            self._legs.append(_Leg(place, step.take, value, look, look and look(value)))
+            on = [seen for seen in here if len(seen.way.steps) > depth + 1]
+            self._add(on, depth + 1, len(self._starts) + len(self._legs) - 1)
 
 
 _ANYTHING: Final = object()
