@@ -89,7 +89,7 @@ class ByCounters:
         roles = self._roles.at(inputs)
         if roles not in self._known:
             with LOCK:
-                if len(self._known) >= _LIMIT:
+                if roles not in self._known and len(self._known) >= _LIMIT:
                     roles = self._roles  # which are right for all
                 if roles not in self._known:
                     self._known[roles] = self._compiled(roles, inputs)
