@@ -22,8 +22,8 @@ LOGGER = logging.getLogger("purepyro.jit")
 
 Run = Callable[..., Sequence[Tensor]]
 
-# What becomes of nodes of ours (`expanded`, `_written_down`) is no part of the key of torch's
-# cache: to be counted up when it changes.
+# What becomes of nodes of ours (`expanded_in_planes`, `_written_down`) is no part of the key of
+# torch's cache: to be counted up when it changes.
 _RULES = 14
 
 

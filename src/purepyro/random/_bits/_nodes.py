@@ -71,9 +71,9 @@ def expanded(key: Tensor, index: Tensor | int, kind: Kind) -> Tensor:
 
 
 def expanded_in_planes(key: Tensor, index: Tensor | int, kind: Kind) -> Tensor:
-    """The same for a compiler: what is the first of each block lies together.
+    """The same for a compiler: the first words of all keys lie together, and so do the second.
 
-    So draws read the words of their keys, and write what is left of one.
+    That is how draws read them, a vector of the processor at a time.
     """
     if kind != "keys":
         return expanded(key, index, kind)
