@@ -258,6 +258,15 @@ def _unregistered_message(parameter: Tensor, place: str | None) -> str:
     )
 
 
+def _around_message(name: str) -> str:
+    return (
+        f"The run computed with the network's own {name!r} in the place of the params' value, so "
+        "that value's gradient is zero. This is what an autograd.Function or compiled code does "
+        "that is given the parameter itself. Hold the network as a field of a Module, or by "
+        "lift(net), which gives it the value; or pass on weight.view_as(weight)."
+    )
+
+
 def _found_in(value: object, parameter: Tensor, path: str, depth: int = 4) -> str | None:
     """The path of a parameter inside of plain containers and layers, if it lies there."""
     if value is parameter:

@@ -61,7 +61,7 @@ def _by_autograd(
 
 
 def _gradients(value: Tensor, leaves: Params) -> dict[str, Tensor | None]:
-    if not value.requires_grad:
+    if not leaves or not value.requires_grad:
         return dict.fromkeys(leaves)
     found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
     return dict(zip(leaves, found, strict=True))

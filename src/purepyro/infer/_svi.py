@@ -423,9 +423,9 @@ class SVI(Generic[P]):
 
     def _warn_of_unread(self, state: SVIState, batch: Batch) -> None:
         """Warn of parameters that the loss does not depend on, which would never move."""
-        learnt = self._learnt(state.params)
-        if is_transforming() or not learnt:
+        if is_transforming():
             return
+        learnt = self._learnt(state.params)
         loss: Callable[..., Callable[[Params], tuple[Tensor, State]]] = self._loss_of_learnt
         unread = without_gradient(loss(state, *batch.args, **batch.kwargs), learnt)
         if unread:
