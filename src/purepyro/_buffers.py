@@ -60,6 +60,7 @@ class Buffers:
         self._given = given
         self._kept: dict[str, _Kept] = {}
         self._watched: set[int] = set()
+        self._networks: set[int] = set()
 
     @property
     def originals(self) -> dict[str, Tensor]:
@@ -79,6 +80,13 @@ class Buffers:
             owner = copy.get_submodule(inner)
             pairs.append((own, self._keep(path, own, owner, name, borrowed=False)))
         return pairs
+
+    def is_new(self, net: nn.Module) -> bool:
+        """Whether this is the first that the run hears of a network."""
+        if id(net) in self._networks:
+            return False
+        self._networks.add(id(net))
+        return True
 
     def watch(self, net: nn.Module, prefix: str = "") -> list[tuple[Tensor, Tensor]]:
         """Each buffer of ``net``, which computes on itself, with a copy to use in its place."""

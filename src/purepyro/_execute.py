@@ -7,7 +7,7 @@ This is the machinery under ``apply``, ``init`` and the rest: it installs the ha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from contextvars import ContextVar
 from functools import partial
 from types import MethodType
@@ -128,13 +128,27 @@ class Joint:
 
     Attributes:
         substitution: What stands for which parameter.
-        snapshot: The networks and transforms, to be put back.
         mode: What redirects torch's functions, if anything does.
+        rest: Closed when all is over.
+        snapshot: The networks and transforms, to be put back.
     """
 
     substitution: Substitution
+    mode: RunMode | None
+    rest: ExitStack
     snapshot: Snapshot = attrs.field(factory=Snapshot)
-    mode: RunMode | None = None
+
+    def redirected(self, model: Callable[..., object]) -> AbstractContextManager[object]:
+        """The block for a run of ``model``."""
+        if self.mode is None or self.mode.is_on:
+            return nullcontext()
+        root = root_of(model)
+        return nullcontext() if vars(type(root)).get("needs_no_mode") else self.mode
+
+    def stay_redirected(self) -> None:
+        """Score sites with the redirection too: their distributions hold networks."""
+        if self.mode is not None and not self.mode.is_on:
+            self.rest.enter_context(self.mode)
 
 
 def jointly(models: tuple[Callable[..., object], ...], call: Call, body: Callable[[Joint], R]) -> R:
@@ -183,16 +197,12 @@ def _opened(
     redirect: bool,
 ) -> R:
     find = partial(_register_all, models, call) if len(models) > 1 else None
-    given = call.params, call.args, call.kwargs
-    joint = Joint(Substitution(given, find, redirects=redirect))
-    try:
-        if not redirect:
-            return body(joint)
-        joint.mode = RunMode(name_key(call.key, "<torch>"), joint.substitution)
-        with joint.mode:
-            return body(joint)
-    finally:
-        joint.snapshot.restore()
+    substitution = Substitution((call.params, call.args, call.kwargs), find, redirects=redirect)
+    mode = RunMode(name_key(call.key, "<torch>"), substitution) if redirect else None
+    with ExitStack() as rest:
+        joint = Joint(substitution, mode, rest)
+        rest.callback(joint.snapshot.restore)
+        return body(joint)
 
 
 # The parameters that plain models register, which is found out by running them.
@@ -218,14 +228,15 @@ def _registered_by(model: Callable[..., object], call: Call) -> Mapping[str, Ten
     except TypeError:  # it cannot be hashed
         known = None
     if known is None:
-        joint = Joint(Substitution((call.params, call.args, call.kwargs)))
-        joint.mode = RunMode(name_key(call.key, "<torch>"), joint.substitution)
+        substitution = Substitution((call.params, call.args, call.kwargs))
+        mode = RunMode(name_key(call.key, "<torch>"), substitution)
         setting = Setting(params=call.params, collect=True)
         # The run itself is of no interest, nor how far it comes.
-        with suppress(Exception), torch.no_grad(), joint.mode:
+        with ExitStack() as rest, suppress(Exception), torch.no_grad():
+            joint = Joint(substitution, mode, rest)
+            rest.callback(joint.snapshot.restore)
             _run(joint, model, call, setting)
-        joint.snapshot.restore()
-        known = dict(joint.substitution.originals)
+        known = dict(substitution.originals)
         with suppress(TypeError):
             _REGISTERED[model] = known
     return known
@@ -278,7 +289,7 @@ def _run(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) ->
     if joint.mode is not None:
         joint.mode.source = KeySource(name_key(call.key, "<torch>"))
     try:
-        with Hermetic(recorder, answers.answer):
+        with joint.redirected(model), Hermetic(recorder, answers.answer):
             if isinstance(model, nn.Module):
                 _adopt(joint, buffers, model, "")
             result = _callable(model)(*call.args, **call.kwargs)
@@ -290,6 +301,8 @@ def _run(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) ->
         GIVEN.reset(tokens[1])
         FIELDS.reset(tokens[2])
         buffers.finish()
+    if recorder.holds_networks:
+        joint.stay_redirected()
     return Outcome(
         joint.substitution.within(result) if joint.substitution else result,
         recorder.sites,
@@ -303,6 +316,8 @@ def _run(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) ->
 
 def _adopt(joint: Joint, buffers: Buffers, net: nn.Module, prefix: str) -> None:
     """Let a network that computes on itself use copies of its buffers, and leave no trace."""
+    if not buffers.is_new(net):  # each of its parameters tells of it
+        return
     refuse_script(net)
     joint.snapshot.keep_network(net)
     joint.substitution.know(prefix.removesuffix("$$$"), net)

@@ -26,6 +26,10 @@ class Node:
     # Whether the parameters are made by statements in ``forward``, as a guide's are.
     starts_by_running: ClassVar[bool] = False
 
+    # Whether ``forward`` computes with no network and draws by sites alone, as automatic guides do:
+    # a mode that redirects torch's functions would only cost time. It is not inherited.
+    needs_no_mode: ClassVar[bool] = False
+
 
 def fields_of(node: Node) -> Iterator[tuple[str, object]]:
     """The non-static plain fields of a Module with their values."""

@@ -63,6 +63,7 @@ class Recorder(Messenger):
     def __init__(self, snapshot: Snapshot, mode: RunMode | None) -> None:
         super().__init__()
         self.sites: dict[str, Site] = {}
+        self.holds_networks = False
         self._snapshot = snapshot
         self._mode = mode
 
@@ -82,19 +83,23 @@ class Recorder(Messenger):
                 "would shadow the other. Give one another name; if a Module is meant to be two, "
                 "hold two instances of it."
             )
-        value = message_value(msg)
-        if self._mode is not None:
-            value = self._mode.substitution.value_of(value)
+        value, fn, mode = message_value(msg), message_distribution(msg), self._mode
+        if mode is not None:
+            value = mode.substitution.value_of(value)
+            if mode.substitution.is_held_by(fn):
+                self.holds_networks = True
+            else:
+                mode = None
         self.sites[name] = Site(
             name=name,
             kind=_kind(msg),
-            fn=message_distribution(msg),
+            fn=fn,
             value=value,
             scale=msg["scale"],
             mask=msg["mask"],
             plates=msg["cond_indep_stack"],
             auxiliary=bool(infer.get("is_auxiliary")),
-            mode=self._mode,
+            mode=mode,
         )
 
 

@@ -8,6 +8,7 @@ layer's copy.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
 from types import CellType, FunctionType, MethodType
@@ -20,6 +21,7 @@ from ._errors import DeclarationError
 
 # Attributes of every module that are copied by themselves, or bind nothing.
 _OWN = frozenset({"_parameters", "_buffers", "_modules"})
+_OFTEN_EMPTY = frozenset({dict, OrderedDict, list, tuple, set})
 _PLAIN = frozenset({bool, int, float, str, type(None), Tensor, nn.Parameter, torch.Size, type})
 
 
@@ -104,7 +106,8 @@ def _rebind(copy: nn.Module, copies: Mapping[int, nn.Module]) -> None:
     own = copy.__dict__
     _forget_compiled(own)
     for name, value in list(own.items()):
-        if type(value) in _PLAIN or name in _OWN:
+        kind = type(value)
+        if kind in _PLAIN or (kind in _OFTEN_EMPTY and not value) or name in _OWN:
             continue
         bound = _bound(value, copies, frozenset())
         if bound is not value:

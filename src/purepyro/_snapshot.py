@@ -26,7 +26,9 @@ class Snapshot:
         if id(owner) in self._kept:
             return
         attributes = dict(vars(owner))
-        inside = [(v, v.copy()) for v in attributes.values() if isinstance(v, _CONTAINERS)]
+        inside = [
+            (v, v.copy() if v else ()) for v in attributes.values() if isinstance(v, _CONTAINERS)
+        ]
         self._kept[id(owner)] = owner, attributes, inside
 
     def keep_network(self, net: nn.Module) -> None:
@@ -51,13 +53,14 @@ class Snapshot:
             for container, before in inside:
                 if not _same(container, before):
                     container.clear()
-                    add = container.extend if isinstance(container, list) else container.update
-                    add(before)
+                    if before:
+                        add = container.extend if isinstance(container, list) else container.update
+                        add(before)
 
 
 def _same(container: Any, before: Any) -> bool:
-    if len(container) != len(before):
-        return False
+    if not before or len(container) != len(before):
+        return len(container) == len(before)
     if isinstance(container, dict):
         return all(
             a is c and b is d

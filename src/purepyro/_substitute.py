@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+from torch.distributions import Distribution, Transform
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 
@@ -61,6 +62,9 @@ _HARMLESS = (
         )
     )
 )
+
+
+_LOOKED_INTO = frozenset({Parameter, tuple, list})
 
 
 class NeedsMode(BaseException):
@@ -173,15 +177,43 @@ class Substitution:
             return kind._make(self.within(item) for item in tree)
         return tree
 
+    def is_held_by(self, fn: object) -> bool:
+        """Whether a distribution computes with parameters of networks when it is scored.
+
+        Those of torch and Pyro compute with the tensors that are their attributes, and with their
+        transforms; of others nothing is known.
+        """
+        if not self._values:
+            return False
+        if not type(fn).__module__.startswith(("torch.distributions", "pyro.distributions")):
+            return True
+        parts = list(vars(fn).values())
+        for part in parts:
+            if isinstance(part, (list, tuple)):
+                parts.extend(part)
+            elif id(part) in self._values or isinstance(part, nn.Module):
+                return True
+            elif isinstance(part, Distribution):
+                if self.is_held_by(part):
+                    return True
+            elif isinstance(part, Transform) and not _is_plain(part):
+                return True
+        return False
+
     def arguments(
         self, func: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[Sequence[Any], Mapping[str, Any]]:
         """The arguments of a torch function, with the values in place of registered tensors."""
         if func in _OF_THE_ORIGINAL:
             return args, kwargs
+        values = self._values
+        for arg in args:  # few need a look, and this is done for every operation
+            if id(arg) in values or type(arg) in _LOOKED_INTO:
+                args = [self._value(func, arg) for arg in args]
+                break
         if kwargs:
             kwargs = {name: self._value(func, arg) for name, arg in kwargs.items()}
-        return [self._value(func, arg) for arg in args], kwargs
+        return args, kwargs
 
     def _value(self, func: Callable[..., Any], arg: Any) -> Any:
         value = self._values.get(id(arg))
@@ -223,6 +255,17 @@ def _parameters_behind(nodes: list[Node]) -> Iterator[Parameter]:
             if below is not None and below not in seen:
                 seen.add(below)
                 pending.append(below)
+
+
+def _is_plain(transform: Transform) -> bool:
+    """Whether a transform is one of torch's, without parts that could be networks."""
+    if not type(transform).__module__.startswith("torch.distributions"):
+        return False
+    return not any(
+        isinstance(part, (nn.Module, list, tuple, Transform))
+        for name, part in vars(transform).items()
+        if not name.startswith("_")
+    )
 
 
 def _tensors_of(tree: object) -> Iterator[Tensor]:
@@ -313,15 +356,5 @@ class RunMode(KeyedRandom):
         return bool(self._outer)
 
     def __init__(self, key: Key, substitution: Substitution) -> None:
-        super().__init__(key)
+        super().__init__(key, rewrite=substitution.arguments)
         self.substitution = substitution
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> object:
-        args, named = self.substitution.arguments(func, args, kwargs or {})
-        return super().__torch_function__(func, types, args, named)

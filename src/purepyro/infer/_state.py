@@ -36,7 +36,7 @@ class SVIState(NamedTuple):
     opt_state: OptState
     key: Key
     step: Tensor
-    buffers: State = {}  # noqa: RUF012  # a default is never changed
+    buffers: State = {}
 
 
 class SVIRunResult(NamedTuple):

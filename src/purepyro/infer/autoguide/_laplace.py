@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ParamSpec
+from typing import ClassVar, ParamSpec
 
 import pyro.distributions as dist
 import torch
@@ -57,6 +57,8 @@ class AutoLaplaceApproximation(JointGuide[P]):
         >>> normal.quantiles(params, [0.8413])["z"]  # one standard deviation
         tensor([1.9996])
     """
+
+    needs_no_mode: ClassVar[bool] = True
 
     def posterior(self, latents: list[Latent], start: Start) -> TorchDistributionMixin:
         return dist.Delta(self.loc(latents, start), event_dim=1)
