@@ -12,6 +12,7 @@ from torch import Tensor
 from .._boundary import scale_and_mask
 from .._errors import MissingNameError, ShapeError, UnknownNameError, describe, near
 from .._execute import Setting, execute
+from .._integers import as_int, as_int_or_none
 from .._sites import Site
 from .._types import Values
 from ..infer._elbo import check_chunk_size, check_num_particles, feeds_model
@@ -77,9 +78,13 @@ class EnsemblePredictive(Generic[P]):
     model: Callable[P, object]
     params: Values
     guide: Callable[..., object] | None = attrs.field(default=None, kw_only=True)
-    num_samples: int = attrs.field(default=1, kw_only=True, validator=check_num_particles)
+    num_samples: int = attrs.field(
+        default=1, kw_only=True, converter=as_int, validator=check_num_particles
+    )
     site: str | None = attrs.field(default=None, kw_only=True)
-    chunk_size: int | None = attrs.field(default=None, kw_only=True, validator=check_chunk_size)
+    chunk_size: int | None = attrs.field(
+        default=None, kw_only=True, converter=as_int_or_none, validator=check_chunk_size
+    )
     members: object = attrs.field(default=(), kw_only=True)
     pair_of: Callable[[Any], Pair] | None = attrs.field(default=None, kw_only=True)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._errors import DeclarationError, ShapeError, UnknownNameError, describe, near
 from .._execute import Setting, execute
+from .._integers import whole
 from .._sites import Site
 from .._types import Values
 from ..random import Key, fold_in, split
@@ -141,9 +142,10 @@ def _count(samples: Values | None, num_samples: int | None) -> int:
     """How many runs there are to be."""
     drawn = draws_of(samples or {})
     count = num_samples if drawn is None else drawn
-    if count is None or count < 1 or (num_samples is not None and num_samples != count):
+    number = whole(count, 1)
+    if number is None or (num_samples is not None and num_samples != number):
         raise ShapeError(
             f"Predictive got num_samples={describe(num_samples)} and posterior_samples with "
-            f"{count} draws. Give num_samples >= 1, or posterior_samples with as many draws."
+            f"{drawn} draws. Give num_samples >= 1, or posterior_samples with as many draws."
         )
-    return count
+    return number
