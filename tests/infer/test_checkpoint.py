@@ -399,16 +399,16 @@ def test_an_interrupted_write_leaves_the_earlier_file(
     def stop(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    for at, replacement in (
-        ((torch, "save"), broken),
-        ((os, "fsync"), stop),
-        ((os, "link"), stop),
-        ((Path, "replace"), stop),
-    ):
+    places: list[tuple[object, str, object]] = [
+        (torch, "save", broken),
+        (os, "fsync", stop),
+        (Path, "replace", stop),
+    ]
+    if hasattr(os, "O_TMPFILE"):
+        places.append((os, "link", stop))
+    for owner, name, replacement in places:
         with monkeypatch.context() as patch:
-            patch.setattr(*at, replacement)
-            if at[1] == "link" and not hasattr(os, "O_TMPFILE"):
-                continue
+            patch.setattr(owner, name, replacement)
             with pytest.raises(KeyboardInterrupt):
                 save(tmp_path / "state.pt", {"w": torch.zeros(3)})
         assert names_in(tmp_path) == ["state.pt"]

@@ -13,6 +13,7 @@ from .._boundary import is_transforming
 from .._compile._loop import Loop
 from .._errors import DeclarationError, describe, near
 from .._integers import as_int_or_none
+from .._recipes import Carried
 from .._trees import leaves_of, mapped
 from ..infer import SVI, SVIState
 from ..infer._elbo import check_chunk_size
@@ -53,8 +54,8 @@ def _carry(state: EnsembleState) -> Carry:
     return Carry(state, state.svi.step)
 
 
-@attrs.frozen
-class Ensemble(Generic[P]):
+@attrs.frozen(getstate_setstate=False)
+class Ensemble(Carried, Generic[P]):
     """Fits many members at once, as one stacked state; each is the run of its own key.
 
     Member ``i`` is the run of key ``i``, whatever the size of the ensemble or of its chunks: the

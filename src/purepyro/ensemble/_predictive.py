@@ -13,6 +13,7 @@ from .._boundary import scale_and_mask
 from .._errors import MissingNameError, ShapeError, UnknownNameError, describe, near
 from .._execute import Setting, execute
 from .._integers import as_int, as_int_or_none
+from .._recipes import Carried
 from .._sites import Site
 from .._types import Values
 from ..infer._elbo import check_chunk_size, check_num_particles, feeds_model
@@ -33,8 +34,8 @@ T = TypeVar("T")
 Pair = tuple[Callable[..., object], Callable[..., object] | None]
 
 
-@attrs.frozen
-class EnsemblePredictive(Generic[P]):
+@attrs.frozen(getstate_setstate=False)
+class EnsemblePredictive(Carried, Generic[P]):
     r"""The mixture of what the members of an ensemble predict, each counting the same.
 
     .. math:: p(y \mid x) = \frac{1}{MS} \sum_{i=1}^{M} \sum_{s=1}^{S} p(y \mid x, z_{is}),

@@ -12,6 +12,7 @@ from torch import Tensor
 from .._boundary import scale_and_mask
 from .._errors import MissingNameError, ShapeError, describe
 from .._execute import Setting, execute
+from .._recipes import Carried
 from .._types import Values
 from ..random import key
 from ._predictive import draws_of, require_sites
@@ -19,8 +20,8 @@ from ._predictive import draws_of, require_sites
 P = ParamSpec("P")
 
 
-@attrs.frozen
-class LogLikelihood(Generic[P]):
+@attrs.frozen(getstate_setstate=False)
+class LogLikelihood(Carried, Generic[P]):
     r"""Scores the observed sites of a model, datum by datum, at draws of its latent sites.
 
     .. math:: \ell_{si} = \log p(y_i \mid z_s)

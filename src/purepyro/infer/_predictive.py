@@ -12,6 +12,7 @@ from torch import Tensor
 from .._errors import DeclarationError, ShapeError, UnknownNameError, describe, near
 from .._execute import Setting, execute
 from .._integers import whole
+from .._recipes import Carried
 from .._sites import Site
 from .._types import Values
 from ..random import Key, fold_in, split
@@ -21,8 +22,8 @@ from ._elbo import feeds_model
 P = ParamSpec("P")
 
 
-@attrs.frozen
-class Predictive(Generic[P]):
+@attrs.frozen(getstate_setstate=False)
+class Predictive(Carried, Generic[P]):
     """Runs a model many times, at draws of its latent sites; all runs are one ``vmap``.
 
     Attributes:

@@ -22,6 +22,7 @@ from .._errors import (
     near,
 )
 from .._integers import whole
+from .._recipes import Carried
 from .._sites import Site
 from .._trees import where
 from .._types import Params
@@ -64,8 +65,8 @@ class Graphs(NamedTuple):
     loop: Loop[SVIState]
 
 
-@attrs.frozen
-class SVI(Generic[P]):
+@attrs.frozen(getstate_setstate=False)
+class SVI(Carried, Generic[P]):
     """Fits a guide to a model, by pure functions of an explicit state.
 
     Attributes:
