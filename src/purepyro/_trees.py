@@ -25,13 +25,15 @@ def signature(tree: object) -> Hashable | None:
     """The structure of a pytree with the shapes of its tensors; ``None`` if it cannot be hashed."""
     leaves: list[Any]
     leaves, structure = optree.tree_flatten(cast("Any", tree))
-    parts = tuple(
-        (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else (type(leaf), leaf)
-        for leaf in leaves
-    )
     try:
+        parts = tuple(
+            (leaf.shape, leaf.dtype, leaf.device)
+            if isinstance(leaf, Tensor)
+            else (type(leaf), leaf)
+            for leaf in leaves
+        )
         hash(parts)
-    except TypeError:
+    except (TypeError, RuntimeError):  # a nested tensor has no shape
         return None
     return structure, parts
 

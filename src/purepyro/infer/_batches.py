@@ -29,7 +29,7 @@ def rows_of(batch: Batch) -> int | None:
     for argument in (*batch.args, *batch.kwargs.values()):
         for tensor in tensors_in(argument):
             if tensor.ndim:
-                return len(tensor)
+                return tensor.size(0)  # a nested tensor has no len()
     return None
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from .._boundary import innermost
+from .._dense import not_dense
 from .._errors import (
     DeclarationError,
     DtypeError,
@@ -184,12 +185,9 @@ def _not_plain(leaf: Tensor) -> tuple[str, str] | None:
     """What keeps a tensor from being data, and what to do about it."""
     if innermost(leaf) is not leaf:
         return "inside a transform such as vmap", "Save what the transform returns, after it."
-    if leaf.is_nested:
-        return "a nested tensor", "Pad it, torch.nested.to_padded_tensor(leaf, 0.0)."
-    if leaf.layout is not torch.strided:
-        return f"of the layout {leaf.layout}", "Write leaf.to_dense()."
-    if leaf.is_quantized:
-        return "quantised", "Write leaf.dequantize()."
+    fault = not_dense(leaf)
+    if fault is not None:
+        return fault
     if leaf.is_meta:
         return "on the device meta, so without values", "Make the state on a real device."
     if type(leaf) not in (Tensor, torch.nn.Parameter):

@@ -9,7 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._errors import DeclarationError, ShapeError, UnknownNameError, describe, near
+from .._dense import require_real
+from .._errors import DeclarationError, DtypeError, ShapeError, UnknownNameError, describe, near
 from .._execute import Setting, execute
 from .._integers import whole
 from .._recipes import Carried
@@ -130,6 +131,13 @@ def require_sites(samples: Values, sites: Mapping[str, Site]) -> None:
 
 def draws_of(samples: Values) -> int | None:
     """How many draws there are of each; ``None`` if there is not one name."""
+    for name, value in samples.items():
+        if not isinstance(value, Tensor):
+            raise DtypeError(
+                f"posterior_samples have {name!r} as {describe(value)}, which is no Tensor. Write "
+                "torch.as_tensor(value)."
+            )
+        require_real(value, f"value of {name!r} in posterior_samples")
     sizes = {name: value.shape[0] if value.ndim else 0 for name, value in samples.items()}
     if len(set(sizes.values())) > 1:
         raise ShapeError(
