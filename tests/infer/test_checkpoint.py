@@ -416,6 +416,33 @@ def test_an_interrupted_write_leaves_the_earlier_file(
 
 
 @pytest.mark.usefixtures("way")
+def test_interrupts_at_random_moments(tmp_path: Path) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    save(tmp_path / "state.pt", STATE)
+    rng, right, interrupted = Random(0), bits(STATE), 0
+    descriptors = len(os.listdir("/dev/fd"))
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(200):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, rng.uniform(2e-5, 5e-3))
+                save(tmp_path / "state.pt", STATE)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            assert names_in(tmp_path) == ["state.pt"]
+            assert bits(load(tmp_path / "state.pt", like=STATE)) == right
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 20
+    assert len(os.listdir("/dev/fd")) == descriptors
+
+
+@pytest.mark.usefixtures("way")
 def test_many_writers_to_one_path(tmp_path: Path) -> None:
     def write(i: int) -> None:
         save(tmp_path / "state.pt", {"w": torch.full((1_000,), float(i))})

@@ -9,12 +9,12 @@ import secrets
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -280,17 +280,14 @@ def _write_unnamed(part: Path, content: object, earlier: os.stat_result | None) 
     flags = getattr(os, "O_TMPFILE", 0)
     if not flags:
         return False
-
-    def opener(folder: str, _: int) -> int:
-        return os.open(folder, flags | os.O_RDWR | os.O_CLOEXEC, _mode(earlier))
-
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(open(part.parent, "wb", opener=opener))
+            number = stack.enter_context(
+                _opened(part.parent, flags | os.O_RDWR | os.O_CLOEXEC, _mode(earlier))
+            )
         except OSError:
             return False
-        _write(file, content, earlier)
-        number = file.fileno()
+        _write(number, content, earlier)
         try:
             # With a folder given, which an absolute path does not need, Python follows the link.
             os.link(f"/proc/self/fd/{number}", part, src_dir_fd=number, follow_symlinks=True)
@@ -300,11 +297,21 @@ def _write_unnamed(part: Path, content: object, earlier: os.stat_result | None) 
 
 
 def _write_named(part: Path, content: object, earlier: os.stat_result | None) -> None:
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags, _mode(earlier))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0)
+    with _opened(part, flags, _mode(earlier)) as number:
+        _write(number, content, earlier)
 
-    with open(part, "xb", opener=opener) as file:
-        _write(file, content, earlier)
+
+@contextmanager
+def _opened(path: Path, flags: int, mode: int) -> Iterator[int]:
+    numbers = list[int]()
+    try:
+        # In one step, so that no interrupt comes between the file's opening and its being noted.
+        numbers.extend(map(os.open, [path], [flags], [mode]))
+        yield numbers[0]
+    finally:
+        for number in numbers:
+            os.close(number)
 
 
 def _mode(earlier: os.stat_result | None) -> int:
@@ -312,34 +319,67 @@ def _mode(earlier: os.stat_result | None) -> int:
     return 0o666 if earlier is None else 0o600
 
 
-def _write(file: BinaryIO, content: object, earlier: os.stat_result | None) -> None:
-    try:
-        torch.save(content, file)
-        file.flush()
-    except RuntimeError as error:
-        # Torch's own, about positions in its archive; the cause hangs behind it.
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            raise
-        raise cause from None
+def _write(number: int, content: object, earlier: os.stat_result | None) -> None:
+    with open(number, "wb", closefd=False) as file:
+        _pack(file, content)
     if earlier is not None:
-        now = os.fstat(file.fileno())
+        now = os.fstat(number)
         if (now.st_uid, now.st_gid) != (earlier.st_uid, earlier.st_gid):
             with suppress(OSError):  # only root may
-                os.chown(file.fileno(), earlier.st_uid, earlier.st_gid)
-        os.chmod(file.fileno(), stat.S_IMODE(earlier.st_mode))
-    os.fsync(file.fileno())
+                os.chown(number, earlier.st_uid, earlier.st_gid)
+        os.chmod(number, stat.S_IMODE(earlier.st_mode))
+    os.fsync(number)
+
+
+def _pack(file: BinaryIO, content: object) -> None:
+    sink = _Sink(file)
+    try:
+        torch.save(content, cast("Any", sink))
+    except BaseException as error:
+        # Torch may have something to say about its archive, after what happened.
+        raise (sink.fault or _first(error)) from None
+    finally:
+        sink.is_open = False
+    if sink.fault is not None:
+        raise sink.fault
+
+
+class _Sink:
+    """Where torch writes its archive to.
+
+    What goes wrong is kept, not raised: torch's writer would end the archive once more when it is
+    collected, maybe long after the file was closed, and an error there ends the process.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.is_open = True
+        self.fault: BaseException | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            if self.is_open and self.fault is None:
+                self.file.write(data)
+        except BaseException as error:  # also Ctrl-C, which is raised when torch is done
+            self.fault = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Torch asks for it; the file is flushed afterwards."""
+
+
+def _first(error: BaseException) -> BaseException:
+    """The interrupt that an error came after, if it did."""
+    cause: BaseException | None = error
+    while isinstance(cause, Exception):
+        cause = cause.__cause__ or cause.__context__
+    return cause or error
 
 
 def _sync(folder: Path) -> None:
     """Make the change of a name last through a loss of power."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
+    with _opened(folder, os.O_RDONLY, 0) as number:
         os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _sweep(folder: Path, before: float) -> None:
