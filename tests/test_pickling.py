@@ -22,6 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torchopt.base import GradientTransformation
+from torchopt.schedule import polynomial_schedule
 
 from models import regression, regression_data
 from purepyro import Ensemble, Module, PyroParam, _recipes, jit, lift, random
@@ -77,7 +79,7 @@ def by_hand(rate: float) -> Optimizer:
     def update(gradients: Any, state: Any, *, params: Any = None, inplace: bool = True) -> Any:  # noqa: ANN401
         return down(gradients), state
 
-    made: Any = torchopt.base.GradientTransformation
+    made: Any = GradientTransformation
     optim: Optimizer = made(init, update)
     return optim
 
@@ -90,7 +92,7 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "momentum": lambda: torchopt.sgd(0.05, momentum=0.9, nesterov=True, weight_decay=0.1),
     "maximize": lambda: torchopt.adam(0.05, weight_decay=0.1, maximize=True),
     "masked": lambda: torchopt.adamw(0.05, mask=lambda params: [True for _ in params]),
-    "scheduled": lambda: torchopt.sgd(torchopt.schedule.polynomial_schedule(0.1, 0.01, 1, 10)),
+    "scheduled": lambda: torchopt.sgd(polynomial_schedule(0.1, 0.01, 1, 10)),
     "lambda": lambda: torchopt.sgd(lambda step: 0.1 / (1 + step)),
     "chained": lambda: torchopt.chain(
         clip_grad_norm(1.0), torchopt.adam(1.0), scale(torch.tensor(0.05))

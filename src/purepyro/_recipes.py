@@ -50,7 +50,7 @@ class Portable(Generic[T]):
 
 def arrived(value: Portable[T] | T) -> T:
     """What was on its way, in a copy or from a pickle."""
-    return value.value if isinstance(value, Portable) else value
+    return cast("T", value.value if isinstance(value, Portable) else value)
 
 
 class Carried:

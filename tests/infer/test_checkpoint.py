@@ -487,7 +487,8 @@ def test_old_parts_are_swept(tmp_path: Path) -> None:
     for path in (old, new, other):
         path.write_bytes(b"half")
     for path in (old, other):
-        os.utime(path, (time.time() - 7_200,) * 2)
+        long_ago = time.time() - 7_200
+        os.utime(path, (long_ago, long_ago))
     save(tmp_path / "state.pt", STATE)
     assert names_in(tmp_path) == [".other-3.part", ".purepyro-2.part", "state.pt"]
 

@@ -121,7 +121,7 @@ def test_a_shape_that_is_none(key: random.Key, shape: tuple[Any, ...], wrong: st
             draw(key, *shape)
     normal = torch.distributions.Normal(0.0, 1.0)
     with pytest.raises(ShapeError, match=rf"and {wrong} is no size"):
-        random.sample(key, normal, shape if len(shape) > 1 else shape[0])
+        random.sample(key, normal, shape[0] if isinstance(shape[0], tuple) else shape)
     with random.keyed(key), pytest.raises((ShapeError, TypeError, RuntimeError)):
         torch.randn(-1)
 
