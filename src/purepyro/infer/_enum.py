@@ -12,12 +12,13 @@ import torch
 
 from .._boundary import Enumeration, Msg, message_distribution, message_infer
 from .._errors import DeclarationError, MissingNameError, ShapeError, UnknownNameError, describe
-from .._execute import Outcome, Setting, execute
+from .._execute import Outcome, Setting
 from .._integers import as_int_or_none, whole
 from .._sites import Site
 from ..random import Key
+from ._both import Both, BufferFlow
 from ._boundary import Enumerated, expectations
-from ._elbo import Both, ELBOParts, ParticleELBO, feeds_model
+from ._elbo import ELBOParts, ParticleELBO, feeds_model
 
 
 def _check_nesting(_: object, field: attrs.Attribute[int | None], count: int | None) -> None:
@@ -106,20 +107,16 @@ class TraceEnum_ELBO(ParticleELBO):
 
 
 def _run(run: Enumerated, both: Both, key: Key) -> Outcome[object]:
-    outcome: Outcome[object] = execute(
-        run.fn, key, both.args, both.kwargs, Setting(params=both.params)
-    )
-    outcome.buffers.require_unchanged()
-    return outcome
+    return both.run(run.fn, key, Setting(params=both.params))
 
 
 def _plate_nesting(both: Both, key: Key) -> int:
     """How many dimensions the plates take, by a run without enumeration."""
+    aside = both._replace(flow=BufferFlow(both.flow.state, strict=False))
     with torch.no_grad():
-        guided = execute(both.guide, key, both.args, both.kwargs, Setting(params=both.params))
+        guided = aside.run_guide(key)
         values = {name: site.value for name, site in guided.sites.items() if feeds_model(site)}
-        setting = Setting(params=both.params, values=values)
-        modelled = execute(both.model, key, both.args, both.kwargs, setting)
+        modelled = aside.run_model(key, values)
     dims = [
         -frame.dim
         for site in (*guided.sites.values(), *modelled.sites.values())

@@ -13,7 +13,8 @@ from .._boundary import Plates, summed_to
 from .._errors import DeclarationError
 from .._sites import Site
 from ..random import Key
-from ._elbo import Both, ELBOParts, ParticleELBO, log_densities, run_matched, split_parts
+from ._both import Both
+from ._elbo import ELBOParts, ParticleELBO, log_densities, run_matched, split_parts
 from ._provenance import Marking, Provenance
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, final
+from collections.abc import Collection, Mapping
+from typing import final
 
 import attrs
 import torch
@@ -13,10 +13,10 @@ from torch import Tensor
 from .._boundary import Plates
 from .._errors import DeclarationError, DtypeError, describe
 from .._integers import as_int, as_int_or_none
-from .._types import Values
+from .._types import State, Values
 from ..random import Key
+from ._both import Both, BufferFlow, Pair
 from ._elbo import (
-    Both,
     ELBOParts,
     LossOfParts,
     check_chunk_size,
@@ -87,23 +87,15 @@ class RenyiELBO(LossOfParts):
         default=None, converter=as_int_or_none, validator=check_chunk_size
     )
 
-    def parts(
-        self,
-        model: Callable[..., object],
-        guide: Callable[..., object],
-        params: Values,
-        key: Key,
-        /,
-        *args: Any,
-        **kwargs: Any,
-    ) -> ELBOParts:
-        """The loss, and the means over particles of the log likelihood and the KL term."""
-        both = Both(model, guide, params, args, kwargs)
+    def _estimate(self, pair: Pair, key: Key, state: Values | None) -> tuple[ELBOParts, State]:
+        def particle(
+            key: Key, state: State | None
+        ) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], State]:
+            flow = BufferFlow(state)
+            rows = pair.together(key, lambda both: self._particle(both, key), flow)
+            return rows, flow.state or {}
 
-        def particle(key: Key) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-            return self._particle(both, key)
-
-        rows = over_particles(particle, key, self.num_particles, self.chunk_size)
+        rows, after = over_particles(particle, key, self.num_particles, self.chunk_size, state)
         if self.num_particles == 1:
             rows = rows[0][None], rows[1][None], rows[2], rows[3]
         bounds, surrogates, log_likelihood, kl = rows
@@ -114,7 +106,7 @@ class RenyiELBO(LossOfParts):
         surrogate = (weights * surrogates).sum()
         # The value is the bound; the gradient is that of the surrogate.
         loss = (loss + surrogate).detach() - surrogate
-        return ELBOParts(loss, log_likelihood.mean().detach(), kl.mean().detach())
+        return ELBOParts(loss, log_likelihood.mean().detach(), kl.mean().detach()), after
 
     def _particle(self, both: Both, key: Key) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """By row: the log weight and its surrogate; and the log likelihood and KL of all."""
