@@ -254,3 +254,37 @@ def test_a_key_that_is_no_path(name: object) -> None:
 
     with pytest.raises(DeclarationError, match=r"dict in Net\.parts has a submodule under"):
         Net({name: Leaf()})
+
+
+def test_deep_nesting() -> None:
+    class Nest(Module):
+        inner: Module
+        more: tuple[object, ...] = ()
+
+        def forward(self) -> Tensor:
+            leaf: object = self
+            while isinstance(leaf, Nest):
+                leaf = leaf.inner
+            assert isinstance(leaf, Leaf)
+            return leaf.b
+
+    depth = 250
+    model: Module = Leaf()
+    for _ in range(depth):
+        model = Nest(model)
+    assert repr(model) == "Nest(inner=" * depth + repr(Leaf()) + ", more=())" * depth
+    assert isinstance(model, Nest)
+    key = random.key(0)
+    params = init(model, key)
+    assert list(params) == ["inner." * depth + "b"]
+    assert apply(model, params, key) == params["inner." * depth + "b"]
+    assert repr(pickle.loads(pickle.dumps(Leaf()))) == repr(Leaf())
+
+
+def test_the_text_of_containers() -> None:
+    class Net(Module):
+        parts: object
+
+    for parts in ((), (1,), (1, "a"), [Leaf()], {"a": (Leaf(),), 3: []}):
+        assert repr(Net(parts)) == f"Net(parts={parts!r})"
+    assert repr(Net((torch.zeros(2),))) == "Net(parts=(float32[2],))"

@@ -28,6 +28,7 @@ from ._boundary import (
     registered,
     unchecking,
 )
+from ._dense import require_real
 from ._errors import (
     DtypeError,
     MissingNameError,
@@ -252,6 +253,7 @@ def check_param(name: str, given: object, shape: torch.Size, dtype: torch.dtype)
             f"The parameter {name!r} is {describe(given)}, which is no Tensor. "
             f"Write torch.tensor({describe(given)})."
         )
+    require_real(given, f"parameter {name!r}")
     if given.dtype != dtype:
         short = str(dtype).removeprefix("torch.")
         raise DtypeError(
@@ -276,6 +278,7 @@ def _check_observed(msg: Msg) -> None:
             f"The observed value of the site {name!r} is {describe(value)}, which is no Tensor. "
             "Write torch.as_tensor(value)."
         )
+    require_real(value, f"observed value of the site {name!r}")
     _check_shape(name, fn, value, "observed value")
 
 
@@ -312,6 +315,7 @@ def _checked_value(name: str, fn: object, value: object) -> Tensor:
             f"The value of the site {name!r} is {describe(value)}, which is no Tensor. "
             "Write torch.as_tensor(value)."
         )
+    require_real(value, f"value of the site {name!r}")
     if not hasattr(fn, "batch_shape"):
         return value
     _check_shape(name, fn, value, "value")

@@ -107,7 +107,11 @@ def describe(value: object) -> str:
     ('float32[3, 2]', 'float32[]', "'a'")
     """
     if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        try:
+            shape = str(list(value.shape))
+        except RuntimeError:  # the parts of a nested tensor have each its own
+            shape = "[nested]"
+        return f"{str(value.dtype).removeprefix('torch.')}{shape}"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

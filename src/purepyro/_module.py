@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
+from types import FunctionType
 from typing import (
     Any,
     ClassVar,
@@ -23,6 +25,7 @@ from ._errors import DeclarationError, FrozenError, describe
 from ._fields import Field, PyroParam, static
 from ._nets import ACTIVE
 from ._node import Node, children, map_children
+from ._recipes import Portable, arrived
 from ._substitute import Substitution, SubstitutionMode
 
 P = ParamSpec("P")
@@ -102,13 +105,18 @@ class Module(Node):
     def __delattr__(self, name: str) -> None:
         raise FrozenError(_frozen_message(type(self).__name__, name, "deleted"))
 
+    def __getstate__(self) -> dict[str, object]:
+        # An initialiser of a guide, say, may be a function that another one made.
+        return {
+            name: Portable(value) if isinstance(value, FunctionType | partial) else value
+            for name, value in vars(self).items()
+        }
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        self.__dict__.update({name: arrived(value) for name, value in state.items()})
+
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{field.name}={_shown(getattr(self, field.name))}"
-            for field in attrs.fields(type(self))
-            if field.repr
-        )
-        return f"{type(self).__name__}({shown})"
+        return _text_of(self)
 
 
 Runnable = TypeVar("Runnable")
@@ -268,8 +276,45 @@ def _is_path_part(name: object) -> bool:
     return isinstance(name, str) and bool(name) and "." not in name
 
 
-def _shown(value: object) -> str:
-    return describe(value) if isinstance(value, Tensor) else repr(value)
+class _Verbatim(str):
+    """A piece of text that is to appear as it is."""
+
+    __slots__ = ()
+
+
+def _text_of(module: Module) -> str:
+    """The text of a module, without recursion: modules may lie deeper than Python's stack."""
+    pieces, todo = list[str](), list[object]([module])
+    while todo:
+        value = todo.pop()
+        if isinstance(value, _Verbatim):
+            pieces.append(value)
+        elif isinstance(value, Tensor):
+            pieces.append(describe(value))
+        elif (inside := _inside(value)) is None:
+            pieces.append(repr(value))
+        else:
+            opening, entries, closing = inside
+            todo.append(_Verbatim(closing))
+            for number, (label, entry) in reversed(list(enumerate(entries))):
+                todo += [entry, _Verbatim(f"{', ' if number else ''}{label}")]
+            todo.append(_Verbatim(opening))
+    return "".join(pieces)
+
+
+def _inside(value: object) -> tuple[str, list[tuple[str, object]], str] | None:
+    """How the text of a module or container begins, what is in it by its label, and how it ends."""
+    if isinstance(value, Module) and type(value).__repr__ is Module.__repr__:
+        fields = [field for field in attrs.fields(type(value)) if field.repr]
+        entries = [(f"{field.name}=", getattr(value, field.name)) for field in fields]
+        return f"{type(value).__name__}(", entries, ")"
+    if type(value) is dict:
+        return "{", [(f"{name!r}: ", entry) for name, entry in value.items()], "}"
+    if type(value) is list:
+        return "[", [("", entry) for entry in value], "]"
+    if type(value) is tuple:
+        return "(", [("", entry) for entry in value], ",)" if len(value) == 1 else ")"
+    return None
 
 
 def _frozen_message(owner: str, name: str, what: str) -> str:

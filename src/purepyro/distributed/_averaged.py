@@ -70,7 +70,7 @@ class Averaged(SVI[P]):
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
         """Steps from a state, which is the same on all ranks."""
-        check_count(num_steps, "num_steps")
+        num_steps = check_count(num_steps, "num_steps")
         require_alike(
             self.link,
             {

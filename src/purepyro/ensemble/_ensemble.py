@@ -12,6 +12,8 @@ from torch import Tensor
 from .._boundary import is_transforming
 from .._compile._loop import Loop
 from .._errors import DeclarationError, describe, near
+from .._integers import as_int_or_none
+from .._recipes import Carried
 from .._trees import leaves_of, mapped
 from ..infer import SVI, SVIState
 from ..infer._elbo import check_chunk_size
@@ -52,8 +54,8 @@ def _carry(state: EnsembleState) -> Carry:
     return Carry(state, state.svi.step)
 
 
-@attrs.frozen
-class Ensemble(Generic[P]):
+@attrs.frozen(getstate_setstate=False)
+class Ensemble(Carried, Generic[P]):
     """Fits many members at once, as one stacked state; each is the run of its own key.
 
     Member ``i`` is the run of key ``i``, whatever the size of the ensemble or of its chunks: the
@@ -110,7 +112,9 @@ class Ensemble(Generic[P]):
 
     svi: SVI[P] | Callable[..., SVI[P]]
     members: object = attrs.field(default=(), kw_only=True)
-    chunk_size: int | None = attrs.field(default=None, kw_only=True, validator=check_chunk_size)
+    chunk_size: int | None = attrs.field(
+        default=None, kw_only=True, converter=as_int_or_none, validator=check_chunk_size
+    )
     map: How = attrs.field(default="vmap", kw_only=True)
     in_dims: InDims = attrs.field(default=None, kw_only=True)
     progress_bar: bool | None = attrs.field(default=None, kw_only=True)
@@ -208,14 +212,14 @@ class Ensemble(Generic[P]):
             SupportError: if all members are in quarantine; it names the site where the first one
                 went bad.
         """
-        check_count(num_steps, "num_steps")
+        num_steps = check_count(num_steps, "num_steps")
         return self.run_from(self.init(keys, *args, **kwargs), num_steps, *args, **kwargs)
 
     def run_from(
         self, state: EnsembleState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> EnsembleRunResult:
         """:meth:`run`, going on from a state: of another run, of a selection, or of a file."""
-        check_count(num_steps, "num_steps")
+        num_steps = check_count(num_steps, "num_steps")
         call = arguments(self.in_dims, args, kwargs, size_of(state))
         result = self._trained(state, num_steps, call)
         if num_steps and not is_transforming():

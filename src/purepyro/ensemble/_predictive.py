@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .._boundary import scale_and_mask
 from .._errors import MissingNameError, ShapeError, UnknownNameError, describe, near
+from .._integers import as_int, as_int_or_none
+from .._recipes import Carried
 from .._sites import Site
 from .._types import Values
 from ..infer._both import Both, BufferFlow, Pair
@@ -32,8 +34,8 @@ T = TypeVar("T")
 ModelAndGuide = tuple[Callable[..., object], Callable[..., object] | None]
 
 
-@attrs.frozen
-class EnsemblePredictive(Generic[P]):
+@attrs.frozen(getstate_setstate=False)
+class EnsemblePredictive(Carried, Generic[P]):
     r"""The mixture of what the members of an ensemble predict, each counting the same.
 
     .. math:: p(y \mid x) = \frac{1}{MS} \sum_{i=1}^{M} \sum_{s=1}^{S} p(y \mid x, z_{is}),
@@ -80,9 +82,13 @@ class EnsemblePredictive(Generic[P]):
     model: Callable[P, object]
     params: Values
     guide: Callable[..., object] | None = attrs.field(default=None, kw_only=True)
-    num_samples: int = attrs.field(default=1, kw_only=True, validator=check_num_particles)
+    num_samples: int = attrs.field(
+        default=1, kw_only=True, converter=as_int, validator=check_num_particles
+    )
     site: str | None = attrs.field(default=None, kw_only=True)
-    chunk_size: int | None = attrs.field(default=None, kw_only=True, validator=check_chunk_size)
+    chunk_size: int | None = attrs.field(
+        default=None, kw_only=True, converter=as_int_or_none, validator=check_chunk_size
+    )
     members: object = attrs.field(default=(), kw_only=True)
     pair_of: Callable[[Any], ModelAndGuide] | None = attrs.field(default=None, kw_only=True)
     buffers: Values | None = attrs.field(default=None, kw_only=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .._boundary import Plates, summed_to
 from .._errors import DtypeError, MissingNameError, ShapeError, UnknownNameError, describe
+from .._integers import as_int, as_int_or_none, whole
 from .._particles import expand_state, reduce_state
 from .._sites import Site
 from .._types import State, Values
@@ -80,7 +81,7 @@ class ELBOParts(NamedTuple):
 
 def check_num_particles(_: object, field: attrs.Attribute[int], count: int) -> None:
     """Refuse a number of particles that is not at least one."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    if whole(count, 1) is None:
         raise ShapeError(
             f"{field.name} is {describe(count)}, so there would be nothing to average over. Give "
             f"a whole number {field.name} >= 1."
@@ -89,7 +90,7 @@ def check_num_particles(_: object, field: attrs.Attribute[int], count: int) -> N
 
 def check_chunk_size(_: object, field: attrs.Attribute[int | None], size: int | None) -> None:
     """Refuse a size of chunks that is not at least one."""
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+    if size is not None and whole(size, 1) is None:
         raise ShapeError(
             f"{field.name} is {describe(size)}, so no particle could be run. Give a whole number "
             f"{field.name} >= 1, or None for all particles at once."
@@ -194,8 +195,10 @@ class ParticleELBO(LossOfParts):
         kl_weight: The factor of the KL term, a number or a 0-d tensor.
     """
 
-    num_particles: int = attrs.field(default=1, validator=check_num_particles)
-    chunk_size: int | None = attrs.field(default=None, validator=check_chunk_size)
+    num_particles: int = attrs.field(default=1, converter=as_int, validator=check_num_particles)
+    chunk_size: int | None = attrs.field(
+        default=None, converter=as_int_or_none, validator=check_chunk_size
+    )
     kl_weight: Tensor | float = attrs.field(default=1.0, validator=_check_kl_weight, kw_only=True)
 
     def _estimate(self, pair: Pair, key: Key, state: Values | None) -> tuple[ELBOParts, State]:

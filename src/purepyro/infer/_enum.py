@@ -13,6 +13,7 @@ import torch
 from .._boundary import Enumeration, Msg, message_distribution, message_infer
 from .._errors import DeclarationError, MissingNameError, ShapeError, UnknownNameError, describe
 from .._execute import Outcome, Setting
+from .._integers import as_int_or_none, whole
 from .._sites import Site
 from ..random import Key
 from ._both import Both, BufferFlow
@@ -21,7 +22,7 @@ from ._elbo import ELBOParts, ParticleELBO, feeds_model
 
 
 def _check_nesting(_: object, field: attrs.Attribute[int | None], count: int | None) -> None:
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
+    if count is not None and whole(count, 0) is None:
         raise ShapeError(
             f"{field.name} is {describe(count)}, which is no number of dimensions. Give how deep "
             "plates are nested in model and guide, 0 or more, or None to find out by a first run."
@@ -72,7 +73,7 @@ class TraceEnum_ELBO(ParticleELBO):
     sums_out: ClassVar[bool] = True
 
     max_plate_nesting: int | None = attrs.field(
-        default=None, validator=_check_nesting, kw_only=True
+        default=None, converter=as_int_or_none, validator=_check_nesting, kw_only=True
     )
 
     def _particle(self, both: Both, key: Key) -> ELBOParts:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from .._boundary import is_transforming
+from .._errors import DtypeError, describe
 from .._substitute import Substitution
 from .._types import Params, State
 
@@ -41,7 +42,7 @@ def without_gradient(loss: Callable[[Params], tuple[Tensor, State]], params: Par
     Raises:
         MissingNameError: if it depends on the parameter of a network that is not among them.
     """
-    leaves = {name: param.detach().requires_grad_() for name, param in params.items()}
+    leaves = _leaves(params)
     with torch.enable_grad():
         value, _ = loss(leaves)
     Substitution().require_in_params(value)
@@ -54,7 +55,7 @@ def without_gradient(loss: Callable[[Params], tuple[Tensor, State]], params: Par
 def _by_autograd(
     loss: Callable[[Params], tuple[Tensor, State]], params: Params
 ) -> tuple[Tensor, dict[str, Tensor | None], State]:
-    leaves = {name: param.detach().requires_grad_() for name, param in params.items()}
+    leaves = _leaves(params)
     with torch.enable_grad():
         value, state = loss(leaves)
     return value.detach(), _gradients(value, leaves), state
@@ -65,3 +66,20 @@ def _gradients(value: Tensor, leaves: Params) -> dict[str, Tensor | None]:
         return dict.fromkeys(leaves)
     found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
     return dict(zip(leaves, found, strict=True))
+
+
+def _leaves(params: Params) -> Params:
+    try:
+        return {name: param.detach().requires_grad_() for name, param in params.items()}
+    except (RuntimeError, AttributeError):
+        _require_floating(params)
+        raise
+
+
+def _require_floating(params: Mapping[str, object]) -> None:
+    for name, param in params.items():
+        if not isinstance(param, Tensor) or not param.is_floating_point():
+            raise DtypeError(
+                f"The parameter {name!r} is {describe(param)}, and only floating-point tensors "
+                "have gradients. Start from svi.init(key, ...), and keep its dtypes."
+            )

@@ -12,6 +12,7 @@ from torch import Tensor
 from .._boundary import scale_and_mask
 from .._errors import MissingNameError, ShapeError, describe
 from .._execute import Call, Joint, Setting, execute, jointly
+from .._recipes import Carried
 from .._sites import Site
 from .._types import Values
 from ..random import key
@@ -20,8 +21,8 @@ from ._predictive import draws_of, require_sites
 P = ParamSpec("P")
 
 
-@attrs.frozen
-class LogLikelihood(Generic[P]):
+@attrs.frozen(getstate_setstate=False)
+class LogLikelihood(Carried, Generic[P]):
     r"""Scores the observed sites of a model, datum by datum, at draws of its latent sites.
 
     .. math:: \ell_{si} = \log p(y_i \mid z_s)

@@ -21,6 +21,7 @@ from .._errors import (
     describe,
     near,
 )
+from .._recipes import Carried
 from .._trees import named_leaves, scaled, tensors_in
 from .._types import Params
 from ._patterns import chosen, require_matches
@@ -52,8 +53,8 @@ class Optimizer(Protocol):
         ...
 
 
-@attrs.frozen
-class PerParameter:
+@attrs.frozen(getstate_setstate=False)
+class PerParameter(Carried):
     """Optimisers by pattern: each parameter belongs to the first pattern that matches its name."""
 
     optimizers: tuple[tuple[str, Optimizer], ...]

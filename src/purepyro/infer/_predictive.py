@@ -9,7 +9,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._errors import DeclarationError, ShapeError, UnknownNameError, describe, near
+from .._dense import require_real
+from .._errors import DeclarationError, DtypeError, ShapeError, UnknownNameError, describe, near
+from .._integers import whole
+from .._recipes import Carried
 from .._sites import Site
 from .._types import Values
 from ..random import Key, fold_in, split
@@ -20,8 +23,8 @@ from ._elbo import feeds_model
 P = ParamSpec("P")
 
 
-@attrs.frozen
-class Predictive(Generic[P]):
+@attrs.frozen(getstate_setstate=False)
+class Predictive(Carried, Generic[P]):
     """Runs a model many times, at draws of its latent sites; all runs are one ``vmap``.
 
     Attributes:
@@ -136,6 +139,13 @@ def require_sites(samples: Values, sites: Mapping[str, Site]) -> None:
 
 def draws_of(samples: Values) -> int | None:
     """How many draws there are of each; ``None`` if there is not one name."""
+    for name, value in samples.items():
+        if not isinstance(value, Tensor):
+            raise DtypeError(
+                f"posterior_samples have {name!r} as {describe(value)}, which is no Tensor. Write "
+                "torch.as_tensor(value)."
+            )
+        require_real(value, f"value of {name!r} in posterior_samples")
     sizes = {name: value.shape[0] if value.ndim else 0 for name, value in samples.items()}
     if len(set(sizes.values())) > 1:
         raise ShapeError(
@@ -149,9 +159,10 @@ def _count(samples: Values | None, num_samples: int | None) -> int:
     """How many runs there are to be."""
     drawn = draws_of(samples or {})
     count = num_samples if drawn is None else drawn
-    if count is None or count < 1 or (num_samples is not None and num_samples != count):
+    number = whole(count, 1)
+    if number is None or (num_samples is not None and num_samples != number):
         raise ShapeError(
             f"Predictive got num_samples={describe(num_samples)} and posterior_samples with "
-            f"{count} draws. Give num_samples >= 1, or posterior_samples with as many draws."
+            f"{drawn} draws. Give num_samples >= 1, or posterior_samples with as many draws."
         )
-    return count
+    return number

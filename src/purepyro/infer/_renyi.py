@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .._boundary import Plates
 from .._errors import DeclarationError, DtypeError, describe
+from .._integers import as_int, as_int_or_none
 from .._types import State, Values
 from ..random import Key
 from ._both import Both, BufferFlow, Pair
@@ -81,8 +82,10 @@ class RenyiELBO(LossOfParts):
     """
 
     alpha: float = attrs.field(default=0.0, validator=_check_alpha)
-    num_particles: int = attrs.field(default=2, validator=check_num_particles)
-    chunk_size: int | None = attrs.field(default=None, validator=check_chunk_size)
+    num_particles: int = attrs.field(default=2, converter=as_int, validator=check_num_particles)
+    chunk_size: int | None = attrs.field(
+        default=None, converter=as_int_or_none, validator=check_chunk_size
+    )
 
     def _estimate(self, pair: Pair, key: Key, state: Values | None) -> tuple[ELBOParts, State]:
         def particle(

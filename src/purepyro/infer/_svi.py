@@ -22,6 +22,8 @@ from .._errors import (
     describe,
     near,
 )
+from .._integers import whole
+from .._recipes import Carried
 from .._sites import Site
 from .._trees import where
 from .._types import Params, State
@@ -64,8 +66,8 @@ class Graphs(NamedTuple):
     loop: Loop[SVIState]
 
 
-@attrs.frozen
-class SVI(Generic[P]):
+@attrs.frozen(getstate_setstate=False)
+class SVI(Carried, Generic[P]):
     """Fits a guide to a model, by pure functions of an explicit state.
 
     Attributes:
@@ -209,14 +211,14 @@ class SVI(Generic[P]):
             SupportError: if a loss is not finite, unless ``on_nonfinite`` is set; it names the site
                 whose value, density or gradient went bad.
         """
-        check_count(num_steps, "num_steps")
+        num_steps = check_count(num_steps, "num_steps")
         return self.run_from(self.init(key, *args, **kwargs), num_steps, *args, **kwargs)
 
     def run_from(
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
         """:meth:`run`, going on from a state: of another run, or of a checkpoint."""
-        check_count(num_steps, "num_steps")
+        num_steps = check_count(num_steps, "num_steps")
         batch = Batch(args, kwargs)
         if self.callback is None and self._compiles(num_steps):
             try:
@@ -291,7 +293,7 @@ class SVI(Generic[P]):
         data_size: int | None,
         epochs: int,
     ) -> SVIRunResult:
-        check_count(epochs, "epochs")
+        epochs = check_count(epochs, "epochs")
 
         def look(batch: Batch) -> Mapping[str, Site]:
             if state is not None:
@@ -489,10 +491,12 @@ _ADVICE = (
 )
 
 
-def check_count(count: object, name: str) -> None:
-    """Refuse a number of steps or epochs that is no number."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+def check_count(count: object, name: str) -> int:
+    """A number of steps or epochs as a plain int; refuse one that is no number."""
+    number = whole(count, 0)
+    if number is None:
         raise ShapeError(
             f"{name} is {describe(count)}, and a run takes a whole number of steps, forward. Give "
             f"an int {name} >= 0."
         )
+    return number
