@@ -11,6 +11,9 @@ from ..random import Key
 from ._optimizers import OptState
 
 
+_NO_BUFFERS: State = {}
+
+
 class SVIState(NamedTuple):
     """All that a step needs and changes: a pytree of tensors.
 
@@ -36,7 +39,7 @@ class SVIState(NamedTuple):
     opt_state: OptState
     key: Key
     step: Tensor
-    buffers: State = {}
+    buffers: State = _NO_BUFFERS
 
 
 class SVIRunResult(NamedTuple):
