@@ -71,6 +71,10 @@ class TraceError(PurepyroError, RuntimeError):
     """A function cannot be traced into a graph."""
 
 
+class VmapError(PurepyroError, RuntimeError):
+    """A run cannot be one of many under ``vmap``."""
+
+
 class GradientError(PurepyroError, RuntimeError):
     """A gradient was wanted through a compiled function."""
 

@@ -9,16 +9,17 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._boundary import scale_and_mask
+from .._boundary import log_prob, scale_and_mask
 from .._errors import MissingNameError, ShapeError, UnknownNameError, describe, near
 from .._execute import Setting, execute
+from .._mapped import How, along_first, check_how, over
 from .._sites import Site
 from .._types import Values
 from ..infer._elbo import check_chunk_size, check_num_particles, feeds_model
 from ..random import Key, fold_in, split
 from ..random._reuse import consume, unchecked
 from ._distribution import cdf, class_probabilities, moments
-from ._members import joined, taken
+from ._members import joined, slice_of, taken
 from ._uncertainty import (
     ClassPrediction,
     Prediction,
@@ -29,6 +30,7 @@ from ._uncertainty import (
 
 P = ParamSpec("P")
 T = TypeVar("T")
+_WHAT = "EnsemblePredictive"
 Pair = tuple[Callable[..., object], Callable[..., object] | None]
 
 
@@ -39,9 +41,8 @@ class EnsemblePredictive(Generic[P]):
     .. math:: p(y \mid x) = \frac{1}{MS} \sum_{i=1}^{M} \sum_{s=1}^{S} p(y \mid x, z_{is}),
         \qquad z_{is} \sim q_i
 
-    It is made of the distribution of one site, so no sample of the data is drawn. All runs, of a
-    member and a draw of its guide, are one ``vmap``. :meth:`Ensemble.predictive` makes one of a
-    state.
+    It is made of the distribution of one site, so no sample of the data is drawn. Each draw of a
+    member's guide is one run. :meth:`Ensemble.predictive` makes one of a state.
 
     Attributes:
         model: Any model that ``apply`` takes.
@@ -52,6 +53,8 @@ class EnsemblePredictive(Generic[P]):
         site: The site to predict; by default the only one that is observed in a run, or else the
             only one that the guide does not draw.
         chunk_size: How many runs to hold in memory at once; ``None``: all.
+        map: ``"vmap"``: runs are done as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
         members: The members' settings, where model and guide are made of them.
         pair_of: From a member's slice of ``members`` to its model and guide.
 
@@ -80,6 +83,7 @@ class EnsemblePredictive(Generic[P]):
     num_samples: int = attrs.field(default=1, kw_only=True, validator=check_num_particles)
     site: str | None = attrs.field(default=None, kw_only=True)
     chunk_size: int | None = attrs.field(default=None, kw_only=True, validator=check_chunk_size)
+    map: How = attrs.field(default="vmap", kw_only=True, validator=check_how)
     members: object = attrs.field(default=(), kw_only=True)
     pair_of: Callable[[Any], Pair] | None = attrs.field(default=None, kw_only=True)
 
@@ -146,17 +150,24 @@ class EnsemblePredictive(Generic[P]):
         with unchecked():
             keys = split(split(key, count), draws).transpose(0, 1).flatten(0, 1)
 
-        def one(params: dict[str, Tensor], key: Tensor, members: object) -> T:
+        def one(run: tuple[dict[str, Tensor], Tensor, object]) -> T:
+            params, key, members = run
             pair = (self.model, self.guide) if self.pair_of is None else self.pair_of(members)
             return read(self._site(pair, params, Key(key), args, kwargs))
 
         runs = count * draws
+        if self.map == "loop":  # without a copy of the parameters for each run
+            both = (dict(self.params), self.members)
+            each = [slice_of(both, i // draws) for i in range(runs)]
+            results = [one((params, keys[i], own)) for i, (params, own) in enumerate(each)]
+            return along_first(results, _WHAT)
         size = min(self.chunk_size or runs, runs)
         parts = []
         for start in range(0, runs, size):
             index = torch.arange(start, min(start + size, runs))
             params, members = taken((dict(self.params), self.members), index // draws)
-            parts.append(torch.vmap(one)(params, taken(keys, index), members))
+            inputs = (params, taken(keys, index), members)
+            parts.append(over(one, inputs, len(index), how=self.map, chunk_size=None, what=_WHAT))
         return joined(parts)
 
     def _site(
@@ -239,7 +250,7 @@ def _observed(site: Site) -> Site:
 
 
 def _log_density(site: Site) -> Tensor:
-    return scale_and_mask(site.fn.log_prob(_observed(site).value), 1.0, site.mask)
+    return scale_and_mask(log_prob(site.fn, _observed(site).value), 1.0, site.mask)
 
 
 def _cdf(site: Site) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from .._boundary import Plates, summed_to
 from .._errors import DtypeError, MissingNameError, ShapeError, UnknownNameError, describe
 from .._execute import Setting, execute, watched
+from .._mapped import How, check_how, over
 from .._sites import Site
 from .._types import Values
 from ..random import Key, split
@@ -172,11 +173,14 @@ class ParticleELBO(LossOfParts):
             a single particle uses the key itself.
         chunk_size: How many particles to hold in memory at once; ``None``: all.
         kl_weight: The factor of the KL term, a number or a 0-d tensor.
+        map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
     """
 
     num_particles: int = attrs.field(default=1, validator=check_num_particles)
     chunk_size: int | None = attrs.field(default=None, validator=check_chunk_size)
     kl_weight: Tensor | float = attrs.field(default=1.0, validator=_check_kl_weight, kw_only=True)
+    map: How = attrs.field(default="vmap", validator=check_how, kw_only=True)
 
     def parts(
         self,
@@ -194,7 +198,7 @@ class ParticleELBO(LossOfParts):
         def particle(key: Key) -> ELBOParts:
             return self._particle(both, key)
 
-        parts = over_particles(particle, key, self.num_particles, self.chunk_size)
+        parts = over_particles(particle, key, self)
         return parts if self.num_particles == 1 else ELBOParts(*(part.mean(0) for part in parts))
 
     @abstractmethod
@@ -213,15 +217,29 @@ class ParticleELBO(LossOfParts):
         return kl if plain else self.kl_weight * kl
 
 
-def over_particles(particle: Callable[[Key], T], key: Key, count: int, chunk_size: int | None) -> T:
+class Particles(Protocol):
+    """How a loss wants its particles run."""
+
+    @property
+    def num_particles(self) -> int: ...
+    @property
+    def chunk_size(self) -> int | None: ...
+    @property
+    def map(self) -> How: ...
+
+
+def over_particles(particle: Callable[[Key], T], key: Key, loss: Particles) -> T:
     """What comes of every particle, along a first dimension, which a single one does without."""
+    count = loss.num_particles
     if count == 1:
         return particle(key)
 
     def one(key: Tensor) -> T:
         return particle(Key(key))
 
-    return torch.vmap(one, chunk_size=chunk_size)(split(key, count))
+    keys: Tensor = split(key, count)
+    what = type(loss).__name__
+    return over(one, keys, count, how=loss.map, chunk_size=loss.chunk_size, what=what)
 
 
 @final
@@ -240,6 +258,8 @@ class Trace_ELBO(ParticleELBO):
         chunk_size: How many particles to hold in memory at once; ``None``: all.
         kl_weight: The factor :math:`\beta` of the KL term, a number or a 0-d tensor. Annealing is
             a new loss at each step: nothing is traced anew if the weight comes as a tensor.
+        map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
 
     Source: ``pyro.infer.Trace_ELBO``; Ranganath et al. 2014, "Black Box Variational Inference".
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .._boundary import Plates
 from .._errors import DeclarationError, DtypeError, describe
+from .._mapped import How, check_how
 from .._types import Values
 from ..random import Key
 from ._elbo import (
@@ -57,6 +58,8 @@ class RenyiELBO(LossOfParts):
         num_particles: The number :math:`K` of draws of the guide. They are a ``vmap`` over keys; a
             single particle uses the key itself.
         chunk_size: How many particles to hold in memory at once; ``None``: all.
+        map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
 
     There is no KL term to weigh. Of :meth:`parts`, ``log_likelihood`` and ``kl`` are plain means
     over the particles, to watch; they do not add up to the loss.
@@ -83,6 +86,7 @@ class RenyiELBO(LossOfParts):
     alpha: float = attrs.field(default=0.0, validator=_check_alpha)
     num_particles: int = attrs.field(default=2, validator=check_num_particles)
     chunk_size: int | None = attrs.field(default=None, validator=check_chunk_size)
+    map: How = attrs.field(default="vmap", validator=check_how, kw_only=True)
 
     def parts(
         self,
@@ -100,7 +104,7 @@ class RenyiELBO(LossOfParts):
         def particle(key: Key) -> tuple[Tensor, Tensor, Tensor, Tensor]:
             return self._particle(both, key)
 
-        rows = over_particles(particle, key, self.num_particles, self.chunk_size)
+        rows = over_particles(particle, key, self)
         if self.num_particles == 1:
             rows = rows[0][None], rows[1][None], rows[2], rows[3]
         bounds, surrogates, log_likelihood, kl = rows
