@@ -151,7 +151,9 @@ class _Run(Generic[R]):
         tokens = ACTIVE.set(buffers), GIVEN.set(given), FIELDS.set(fields)
         try:
             with ExitStack() as stack:
-                stack.enter_context(Hermetic(recorder, answers.answer))
+                hermetic = Hermetic(recorder, answers.answer)
+                stack.enter_context(hermetic)
+                answers.validates = hermetic.validates
                 if redirect:
                     stack.enter_context(KeyedRandom(name_key(self.key, "<torch>")))
                 if substitute is not None:
