@@ -39,7 +39,7 @@ from ._nonfinite import (
     all_finite,
     nonfinite_names,
 )
-from ._optimizers import Optimizer, PerParameter, check_optimizer, descend
+from ._optimizers import Optimizer, PerParameter, check_optimizer, counted, descend
 from ._patterns import as_patterns, chosen, require_matches
 from ._progress import Progress, not_compiled
 from ._start import Start
@@ -49,7 +49,9 @@ P = ParamSpec("P")
 
 
 def _as_optimizer(optim: Optimizer | Mapping[str, Optimizer]) -> Optimizer:
-    return PerParameter(tuple(optim.items())) if isinstance(optim, Mapping) else optim
+    if isinstance(optim, Mapping):
+        return PerParameter(tuple((name, counted(each)) for name, each in optim.items()))
+    return counted(optim)
 
 
 # From so many steps on a run is compiled.
