@@ -72,7 +72,9 @@ class TraceError(PurepyroError, RuntimeError):
 
 
 class VmapError(PurepyroError, RuntimeError):
-    """A run cannot be one of many under ``vmap``."""
+    """A run cannot be one of many under ``vmap``; ``owner`` is whose vmap it is, if it is ours."""
+
+    owner: str | None = None
 
 
 class GradientError(PurepyroError, RuntimeError):

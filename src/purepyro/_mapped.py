@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 import attrs
 import torch
 
+from ._boundary import is_mapped
 from ._errors import DeclarationError, PurepyroError, ShapeError, VmapError, describe, near
 from ._sites import site_under_way
 from ._trees import mapped, named_leaves
@@ -41,10 +42,12 @@ def over(
         count: How many runs.
         how: The loop takes whatever runs singly, and gives the same draws bit for bit.
         chunk_size: How many runs ``vmap`` holds in memory at once; a loop has one at a time.
-        what: Whose ``map`` this is, for errors.
+        what: Whose ``map`` this is, as a user writes it.
     """
     if how == "loop":
-        return along_first([fn(_run_of(inputs, i)) for i in range(count)], what)
+        with explained():
+            results = [fn(_run_of(inputs, i)) for i in range(count)]
+        return along_first(results, what)
     with explained(what):
         return torch.vmap(fn, chunk_size=chunk_size)(inputs)
 
@@ -80,22 +83,38 @@ def _different(first: dict[str, str], other: dict[str, str], i: int, what: str) 
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
-    """A stretch of code that runs something under ``vmap``, and says what was refused there."""
+def explained(owner: str | None = None) -> Iterator[None]:
+    """A stretch of code that runs under ``vmap``, and says what was refused there.
+
+    Args:
+        owner: What has the ``map`` that is the way out; ``None``: a vmap of the user's own.
+    """
     try:
         yield
-    except (RuntimeError, ValueError) as error:
-        why = _why(error)
-        if why is None:
+    except VmapError as error:  # of a run within, which did not know whose the vmap is
+        if owner is None or error.owner is not None or error.__cause__ is None:
             raise
-        site = site_under_way(error)
-        place = f"at the site {site}, {line_of(error)}" if site else f"at {line_of(error)}"
-        raise VmapError(
-            f"{what} runs under vmap, which stopped {place}. There the code {why}. Write "
-            f'{what.partition(".")[0]}(..., map="loop"), which runs one after the other, with '
-            "the same draws"
-            + (", or rewrite it by torch.where and the like." if "asks" in why else ".")
-        ) from error
+        raise _refusal(error.__cause__, owner) from error.__cause__
+    except (RuntimeError, ValueError) as error:
+        if (not is_mapped() and owner is None) or _why(error) is None:
+            raise
+        raise _refusal(error, owner) from error
+
+
+def _refusal(error: BaseException, owner: str | None) -> VmapError:
+    why, site = _why(error), site_under_way(error)
+    place = f"at the site {site}, {line_of(error)}" if site else f"at {line_of(error)}"
+    if owner is None:
+        who, loop = "The model", "a loop over the runs in place of torch.vmap"
+    else:
+        who, loop = owner, f'{owner}(..., map="loop"), which runs one after the other'
+    other = ", or use torch.where and the like in place of branches" if why == _ASKS else ""
+    refusal = VmapError(
+        f"{who} runs under vmap, which stopped {place}. There the code {why}. Write {loop}, with "
+        f"the same draws{other}."
+    )
+    refusal.owner = owner
+    return refusal
 
 
 # Signs in torch's messages, and what they are about.
@@ -137,7 +156,7 @@ _REASONS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
-def _why(error: Exception) -> str | None:
+def _why(error: BaseException) -> str | None:
     """What vmap has against it; ``None`` if this is another error."""
     if isinstance(error, PurepyroError):
         return None

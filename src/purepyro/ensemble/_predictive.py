@@ -12,7 +12,7 @@ from torch import Tensor
 from .._boundary import log_prob, scale_and_mask
 from .._errors import MissingNameError, ShapeError, UnknownNameError, describe, near
 from .._execute import Setting, execute
-from .._mapped import How, along_first, check_how, over
+from .._mapped import How, along_first, check_how, explained, over
 from .._sites import Site
 from .._types import Values
 from ..infer._elbo import check_chunk_size, check_num_particles, feeds_model
@@ -159,7 +159,8 @@ class EnsemblePredictive(Generic[P]):
         if self.map == "loop":  # without a copy of the parameters for each run
             both = (dict(self.params), self.members)
             each = [slice_of(both, i // draws) for i in range(runs)]
-            results = [one((params, keys[i], own)) for i, (params, own) in enumerate(each)]
+            with explained():
+                results = [one((params, keys[i], own)) for i, (params, own) in enumerate(each)]
             return along_first(results, _WHAT)
         size = min(self.chunk_size or runs, runs)
         parts = []

@@ -15,7 +15,7 @@ from torch import Tensor
 from .._boundary import Plates, summed_to
 from .._errors import DtypeError, MissingNameError, ShapeError, UnknownNameError, describe
 from .._execute import Setting, execute, watched
-from .._mapped import How, check_how, over
+from .._mapped import How, check_how, explained, over
 from .._sites import Site
 from .._types import Values
 from ..random import Key, split
@@ -232,7 +232,8 @@ def over_particles(particle: Callable[[Key], T], key: Key, loss: Particles) -> T
     """What comes of every particle, along a first dimension, which a single one does without."""
     count = loss.num_particles
     if count == 1:
-        return particle(key)
+        with explained():
+            return particle(key)
 
     def one(key: Tensor) -> T:
         return particle(Key(key))

@@ -21,6 +21,7 @@ from .._errors import (
     describe,
     near,
 )
+from .._mapped import explained
 from .._sites import Site
 from .._trees import where
 from .._types import Params
@@ -148,7 +149,8 @@ class SVI(Generic[P]):
             DeclarationError: if the optimiser would change the structure of the state.
         """
         consume(key, "SVI.init")
-        params = self._start.checked(key, Batch(args, kwargs), self._require_known)
+        with explained():
+            params = self._start.checked(key, Batch(args, kwargs), self._require_known)
         learnt = self._learnt(params)
         opt_state = self.optim.init(learnt)
         check_optimizer(self.optim, opt_state, learnt)
@@ -159,7 +161,8 @@ class SVI(Generic[P]):
         self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[SVIState, Tensor]:
         """One step of the optimiser; returns the new state and the loss before the step."""
-        return self._descended(state, *self._gradients(state, *args, **kwargs))
+        with explained():
+            return self._descended(state, *self._gradients(state, *args, **kwargs))
 
     def _gradients(
         self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
