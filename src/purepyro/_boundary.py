@@ -253,11 +253,11 @@ _SYMMETRIC: Any = type(constraints.symmetric)  # and those built on it, which br
 
 def _symmetric(constraint: Constraint, value: Tensor) -> Tensor:
     near = (value - value.mT).abs() <= 1e-6 + 1e-5 * value.mT.abs()
-    valid = near.all(-1).all(-1)
+    valid: Tensor = near.all(-1).all(-1)
     if isinstance(constraint, type(constraints.positive_definite)):
-        return valid & torch.linalg.cholesky_ex(value).info.eq(0)
-    if isinstance(constraint, type(constraints.positive_semidefinite)):
-        return valid & torch.linalg.eigvalsh(value).ge(0).all(-1)
+        valid = valid & torch.linalg.cholesky_ex(value).info.eq(0)
+    elif isinstance(constraint, type(constraints.positive_semidefinite)):
+        valid = valid & torch.linalg.eigvalsh(value).ge(0).all(-1)
     return valid
 
 
