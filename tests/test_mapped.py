@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 import torchopt
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from purepyro import Ensemble, apply, log_density, random, trace
@@ -25,14 +26,21 @@ from purepyro.infer import (
     TraceGraph_ELBO,
     TraceMeanField_ELBO,
 )
+from purepyro.infer._elbo import LossOfParts
 
 How = Literal["vmap", "loop"]
 Y = torch.tensor([0.3, -0.2])
-LOSSES = [Trace_ELBO, TraceMeanField_ELBO, TraceGraph_ELBO, TraceEnum_ELBO, RenyiELBO]
+LOSSES: list[Callable[..., LossOfParts]] = [
+    Trace_ELBO,
+    TraceMeanField_ELBO,
+    TraceGraph_ELBO,
+    TraceEnum_ELBO,
+    RenyiELBO,
+]
 THERE = {"at": torch.tensor(0.1)}
 
 
-def guide(*_: object) -> None:
+def guide(y: Tensor | None = Y) -> None:
     at = pyro.param("at", torch.tensor(0.1))
     pyro.sample("z", dist.Normal(at, 1.0))
 
@@ -56,7 +64,7 @@ HERE = r"(?s)test_mapped\.py:\d+: `scale = 1\.0 if z > 0"
 
 @pytest.mark.parametrize("kind", LOSSES, ids=lambda kind: str(kind.__name__))
 @pytest.mark.filterwarnings("ignore:TraceEnum_ELBO found no site to enumerate")
-def test_losses(kind: Callable[..., Trace_ELBO], key: random.Key) -> None:
+def test_losses(kind: Callable[..., LossOfParts], key: random.Key) -> None:
     name = type(kind()).__name__
     with pytest.raises(VmapError, match=HERE) as caught:
         kind(num_particles=3).loss(branching, guide, THERE, key)
@@ -65,7 +73,7 @@ def test_losses(kind: Callable[..., Trace_ELBO], key: random.Key) -> None:
     assert "file an issue" not in str(caught.value)
     found = kind(num_particles=3, map="loop").loss(branching, guide, THERE, key)
     each = [kind(num_particles=1).loss(branching, guide, THERE, k) for k in random.split(key, 3)]
-    if kind is not RenyiELBO:
+    if not isinstance(kind(), RenyiELBO):
         torch.testing.assert_close(found, torch.stack(each).mean())
     assert bool(found.isfinite())
 
@@ -73,7 +81,7 @@ def test_losses(kind: Callable[..., Trace_ELBO], key: random.Key) -> None:
 @pytest.mark.parametrize("kind", LOSSES, ids=lambda kind: str(kind.__name__))
 @pytest.mark.filterwarnings("ignore:TraceEnum_ELBO found no site to enumerate")
 def test_losses_name_the_site_that_is_scored(
-    kind: Callable[..., Trace_ELBO], key: random.Key
+    kind: Callable[..., LossOfParts], key: random.Key
 ) -> None:
     with pytest.raises(VmapError, match=r"stopped at the site 'y' \(StableWithLogProb\)"):
         kind(num_particles=2).loss(stable, guide, THERE, key)
@@ -158,6 +166,9 @@ class _NoRule(torch.autograd.Function):
         return gradients[0]
 
 
+_NO_RULE: Any = _NoRule
+
+
 def _in_place(z: Tensor) -> Tensor:
     both = torch.zeros(2)
     both[0] = z
@@ -173,7 +184,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], object], str]] = {
     "nonzero": (lambda z: z.expand(2).nonzero(), "asks a tensor"),
     "in_place": (_in_place, "a tensor that all runs share"),
     "data": (lambda z: z.data, r"takes the `\.data`"),
-    "function": (lambda z: _NoRule.apply(z), "autograd.Function"),
+    "function": (lambda z: _NO_RULE.apply(z), "autograd.Function"),
 }
 
 
@@ -250,7 +261,7 @@ def spread_guide(y: Tensor = Y) -> None:
 
 
 @pytest.mark.parametrize("kind", [Trace_ELBO, TraceGraph_ELBO, RenyiELBO])
-def test_a_latent_covariance(kind: Callable[..., Trace_ELBO], key: random.Key) -> None:
+def test_a_latent_covariance(kind: Callable[..., LossOfParts], key: random.Key) -> None:
     loss, loop = (
         kind(num_particles=3, map=how).loss(covariance, spread_guide, THERE, key)
         for how in ("vmap", "loop")
@@ -265,15 +276,18 @@ def test_a_covariance_in_a_plate(argument: str, dtype: torch.dtype, key: random.
         spread = pyro.sample("spread", dist.LogNormal(torch.zeros((), dtype=dtype), 0.1))
         matrix = spread * torch.eye(2, dtype=dtype)
         with pyro.plate("rows", 3):
-            fn = dist.MultivariateNormal(torch.zeros(2, dtype=dtype), **{argument: matrix})
-            pyro.sample("y", fn)
+            loc = torch.zeros(2, dtype=dtype)
+            if argument == "covariance_matrix":
+                pyro.sample("y", dist.MultivariateNormal(loc, covariance_matrix=matrix))
+            else:
+                pyro.sample("y", dist.MultivariateNormal(loc, precision_matrix=matrix))
 
     mapped, loop = (Predictive(model, num_samples=4, map=how)(key) for how in ("vmap", "loop"))
     assert mapped["y"].dtype is dtype
     torch.testing.assert_close(mapped, loop)
 
 
-def _prior(fn: Callable[[Tensor], object]) -> Callable[[], None]:
+def _prior(fn: Callable[[Tensor], TorchDistributionMixin]) -> Callable[[], None]:
     def model() -> None:
         z = pyro.sample("z", dist.Normal(0.0, 1.0))
         pyro.sample("x", fn(z))
@@ -281,7 +295,7 @@ def _prior(fn: Callable[[Tensor], object]) -> Callable[[], None]:
     return model
 
 
-INVALID: dict[str, tuple[Callable[[Tensor], object], str]] = {
+INVALID: dict[str, tuple[Callable[[Tensor], TorchDistributionMixin], str]] = {
     "scale": (lambda z: dist.Normal(0.0, z - 50), r"scale \(float32\[\]\) of its Normal"),
     "nested": (lambda z: dist.Normal(torch.zeros(2), z - 50).to_event(1), "scale .* of its Normal"),
     "nan": (lambda z: dist.Normal(z * torch.nan, 1.0), "loc .* of its Normal"),
@@ -323,7 +337,7 @@ def test_values_outside_the_support_are_still_seen(key: random.Key) -> None:
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop.*isclose")
 def test_explicit_checks_that_branch_are_refused_with_the_loop(key: random.Key) -> None:
-    def fn(z: Tensor) -> object:
+    def fn(z: Tensor) -> TorchDistributionMixin:
         matrix = torch.eye(2) * z.exp()
         return dist.MultivariateNormal(torch.zeros(2), matrix, validate_args=True)
 
@@ -399,6 +413,7 @@ def test_missing_values(dtype: torch.dtype) -> None:
         def score(loc: Tensor) -> Tensor:
             return log_density(model, {}, {"loc": loc}, rows)
 
-        return torch.vmap(torch.func.grad(score))(loc)
+        found: Tensor = torch.vmap(torch.func.grad(score))(loc)
+        return found
 
     assert bool(total(samples["loc"]).isfinite().all())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pyro
@@ -256,7 +255,7 @@ def test_a_factor_of_several_numbers() -> None:
 
 # Every optimiser of torchopt
 
-MAKERS = {
+MAKERS: dict[str, Any] = {
     "adadelta": torchopt.adadelta,
     "adagrad": torchopt.adagrad,
     "adam": torchopt.adam,
@@ -272,7 +271,7 @@ RATES = {"number": 0.1, "schedule": linear_schedule(0.1, 0.01, 10, 0)}
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_fit_is_that_of_torchopt(name: str, rate: str, key: random.Key) -> None:
-    make: Callable[..., Any] = MAKERS[name]
+    make = MAKERS[name]
     if (name, rate) == ("radam", "schedule"):
         pytest.skip("torchopt compares the rate of radam with zero")
     optim, svi = make(RATES[rate]), SVI(model, GUIDE, make(RATES[rate]))
@@ -290,7 +289,7 @@ def test_a_fit_is_that_of_torchopt(name: str, rate: str, key: random.Key) -> Non
 @pytest.mark.parametrize("chained", [False, True])
 @pytest.mark.parametrize("name", MAKERS)
 def test_members_under_vmap_and_in_a_loop(name: str, chained: bool, key: random.Key) -> None:
-    make: Callable[..., Any] = MAKERS[name]
+    make = MAKERS[name]
     optim = torchopt.chain(clip_grad_norm(1.0), make(0.1), scale(0.5)) if chained else make(0.1)
     svi, keys = SVI(model, GUIDE, optim), random.split(key, 2)
     loop = Ensemble(svi, map="loop").run(keys, 8, Y).state
