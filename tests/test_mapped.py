@@ -417,3 +417,25 @@ def test_missing_values(dtype: torch.dtype) -> None:
         return found
 
     assert bool(total(samples["loc"]).isfinite().all())
+
+
+def test_the_variance_of_a_members_own_student_t(key: random.Key) -> None:
+    """Torch's variance writes into a tensor that all runs share."""
+
+    def model(y: Tensor | None = Y) -> None:
+        spread = pyro.sample("spread", dist.LogNormal(0.0, 0.1))
+        with pyro.plate("data", 2):
+            pyro.sample("y", dist.StudentT(3.0 + spread, 0.0, spread), obs=y)
+
+    svi = SVI(model, spread_guide, torchopt.adam(0.1))
+    keys = random.split(key, 2)
+    mapped, loop = Ensemble(svi), Ensemble(svi, map="loop")
+    state = mapped.run(keys, 2, Y).state
+    with pytest.raises(VmapError, match=r"site 'y' \(StudentT\).*EnsemblePredictive\(\.\.\., map="):
+        mapped.predictive(state).predict(key, None)
+    mean, epistemic, aleatoric = loop.predictive(state).predict(key, None)
+    assert torch.equal(mean, torch.zeros(2))
+    assert torch.equal(epistemic, torch.zeros(2))
+    assert bool((aleatoric > 1).all())
+    followed = mapped.predictive(state, map="loop").predict(key, None)
+    assert torch.equal(followed.aleatoric, aleatoric)
