@@ -19,10 +19,12 @@ from ._boundary import (
     Msg,
     is_empty_plate,
     is_full_plate,
+    is_mapped,
     is_tracing,
     let_not_adopt,
     let_subsample,
     message_distribution,
+    message_value,
     module_being_registered,
     plates_under_enumeration,
     registered,
@@ -40,6 +42,7 @@ from ._errors import (
 )
 from ._sites import is_exempt
 from ._substitute import Substitution
+from ._valid import require_valid_arguments, require_valid_value
 from .random import Key, name_key
 from .random._concrete import plain
 from .random._mode import KeyedRandom, draw
@@ -74,6 +77,8 @@ class Answers:
     ) -> None:
         self.params = dict(params)
         self.values = values
+        # Whether to check distributions where torch cannot; the run knows once it has begun.
+        self.validates = False
         self.constraints: dict[str, Constraint] = {}
         self.params_read: set[str] = set()
         self.values_read: set[str] = set()
@@ -86,12 +91,17 @@ class Answers:
     def answer(self, msg: Msg) -> bool:
         """Serve a message that no handler served; ``False`` if it is none of ours."""
         if msg["type"] == "sample":
-            if is_tracing():
+            blind = is_mapped()  # torch's own checks are off
+            fn = msg["fn"] if blind and self.validates and not is_exempt(msg) else None
+            require_valid_arguments(str(msg["name"]), fn)
+            if blind or is_tracing():
                 msg["fn"] = unchecking(msg["fn"])
             if msg["value"] is None:
                 msg["value"] = self._sample(msg)
             elif msg["is_observed"]:
                 _check_observed(msg)
+            if msg["is_observed"] or msg["name"] in self.values:
+                require_valid_value(str(msg["name"]), fn, message_value(msg))
         elif msg["type"] == "param" and msg["value"] is None:
             msg["value"] = self._param(msg)
         else:

@@ -13,6 +13,7 @@ from ._boundary import wrapped_by
 from ._errors import DtypeError, SupportError, UnknownNameError, describe, near
 from ._execute import Call, Joint, Outcome, Setting, execute, jointly, require_in_params, root_of
 from ._init import check_declared, declared
+from ._mapped import explained
 from ._node import nodes
 from ._scope import join
 from ._sites import Site
@@ -252,9 +253,10 @@ def log_density(
 
 def record(sites: Mapping[str, Site]) -> Trace:
     """The sites of a run as a :class:`Trace`."""
-    densities = {
-        site.name: site.log_density() for site in sites.values() if site.kind != "subsample"
-    }
+    with explained():
+        densities = {
+            site.name: site.log_density() for site in sites.values() if site.kind != "subsample"
+        }
     values = {
         kind: {site.name: site.value for site in sites.values() if site.kind in kinds}
         for kind, kinds in _KINDS.items()
@@ -311,7 +313,8 @@ def _checked_run(
     setting = Setting(params=params, values=values or {}, state=state, draws=draws)
 
     def body(joint: Joint) -> T:
-        outcome = execute(model, key, args, kwargs, setting, joint)
+        with explained():
+            outcome = execute(model, key, args, kwargs, setting, joint)
         known = outcome.params_read | (declared(root).keys() if root is not None else set())
         unknown = [name for name in params if name not in known]
         if unknown:

@@ -31,11 +31,13 @@ from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_messenger import TraceHandler
 from torch import Tensor, nn
 from torch.distributions import Distribution as TorchDistribution
+from torch.distributions import constraints
 from torch.distributions import kl_divergence as _kl_divergence
 from torch.distributions.constraints import Constraint
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ._errors import DeclarationError
+from ._pure import PURE
 from .random._concrete import outside_transforms
 
 T = TypeVar("T")
@@ -53,6 +55,7 @@ _STORE = pyro.get_param_store()
 _STORE_PARTS = ("_params", "_param_to_name", "_constraints")
 _MODULE_CODE: CodeType = cast("Any", pyro.module).__code__
 functorch: Any = cast("Any", torch._C)._functorch
+_VMAP: object = functorch.TransformType.Vmap
 _len_torch_dispatch_stack: Callable[[], int] = cast("Any", torch._C)._len_torch_dispatch_stack
 
 
@@ -63,8 +66,8 @@ class Hermetic:
     store is an empty one (PyroModules leave notes there), and ``answer`` serves every message that
     no handler answered, in place of Pyro's default, which reads the store and torch's global
     generator. Serving the default, rather than being a handler, is what reaches the sites that
-    ``poutine.block`` hides. While a graph is traced, distributions do not validate. All is put
-    back on the way out, also after an exception.
+    ``poutine.block`` hides. While a graph is traced, and under ``vmap``, distributions do not
+    validate. All is put back on the way out, also after an exception.
     """
 
     def __init__(self, messenger: Messenger, answer: Callable[[Msg], bool]) -> None:
@@ -81,8 +84,8 @@ class Hermetic:
         runtime._PYRO_STACK[:] = [self._messenger]
         runtime._DIM_ALLOCATOR._stack.clear()
         runtime.default_process_message = self._default_process_message
-        self._validates = TorchDistribution._validate_args
-        if is_tracing():  # a check of numbers would end the trace
+        self.validates = TorchDistribution._validate_args
+        if is_tracing() or is_mapped():  # a check of numbers would end the trace, or the vmap
             TorchDistribution.set_default_validate_args(False)
         _STORE.clear()
         _PYRO_MODULE._MODULE_LOCAL_PARAMS = False
@@ -97,7 +100,7 @@ class Hermetic:
         runtime._DIM_ALLOCATOR._stack[:] = self._dims
         runtime.default_process_message = self._default
         vars(_STORE).update(self._store)
-        TorchDistribution.set_default_validate_args(self._validates)
+        TorchDistribution.set_default_validate_args(self.validates)
         _PYRO_MODULE._MODULE_LOCAL_PARAMS = self._local_params
         RUN_LOCK.release()
 
@@ -196,8 +199,8 @@ def wrapped_by(fn: object) -> object | None:
 
 
 def log_prob(fn: TorchDistributionMixin, value: Tensor) -> Tensor:
-    """``fn.log_prob(value)``; validated, except while a graph is traced."""
-    if not is_tracing():
+    """``fn.log_prob(value)``; validated, except while a graph is traced or under ``vmap``."""
+    if not is_tracing() and not is_mapped():
         return fn.log_prob(value)
     validates = TorchDistribution._validate_args
     TorchDistribution.set_default_validate_args(False)
@@ -210,17 +213,54 @@ def log_prob(fn: TorchDistributionMixin, value: Tensor) -> Tensor:
 def unchecking(fn: object) -> object:
     """A distribution like ``fn`` that looks at no numbers, whatever it was told when it was made.
 
-    One that was expanded while validation was on insists on it, and a graph has no numbers.
+    One that was expanded while validation was on insists on it, and a graph has no numbers; nor
+    has ``vmap`` any that are one for all runs.
     """
     if not isinstance(fn, TorchDistribution):
         return fn
     parts = {name: unchecking(part) for name, part in vars(fn).items()}
     same = all(part is vars(fn)[name] for name, part in parts.items())
-    if same and not vars(fn).get("_validate_args"):
+    pure = PURE.get(type(fn))
+    if same and pure is None and not vars(fn).get("_validate_args"):
         return fn
     free = copy(fn)
     vars(free).update(parts, _validate_args=False)
+    if pure is not None:
+        free.__class__ = pure
     return free
+
+
+def is_off(fn: TorchDistribution) -> bool:
+    """Whether a distribution was told not to validate."""
+    return vars(fn).get("_validate_args") is False
+
+
+def holds_for_all(constraint: Constraint, value: Tensor) -> bool:
+    """Whether a constraint holds for all elements, and in all runs under ``vmap``.
+
+    True where it cannot be said, as ``vmap`` has no rule for what the constraint does.
+    """
+    try:
+        if isinstance(constraint, _SYMMETRIC):
+            valid = _symmetric(constraint, value)
+        else:
+            valid = constraint.check(value)
+        return bool(torch._is_all_true(valid))
+    except RuntimeError:
+        return True
+
+
+_SYMMETRIC: Any = type(constraints.symmetric)  # and those built on it, which branch on it
+
+
+def _symmetric(constraint: Constraint, value: Tensor) -> Tensor:
+    near = (value - value.mT).abs() <= 1e-6 + 1e-5 * value.mT.abs()
+    valid: Tensor = near.all(-1).all(-1)
+    if isinstance(constraint, type(constraints.positive_definite)):
+        valid = valid & torch.linalg.cholesky_ex(value).info.eq(0)
+    elif isinstance(constraint, type(constraints.positive_semidefinite)):
+        valid = valid & torch.linalg.eigvalsh(value).ge(0).all(-1)
+    return valid
 
 
 def scale_and_mask(log_prob: Tensor, scale: Tensor | float, mask: Tensor | bool | None) -> Tensor:
@@ -334,6 +374,13 @@ def as_they_are() -> AbstractContextManager[object]:
 def is_tracing() -> bool:
     """Whether a graph is being made, so that numbers cannot be looked at."""
     return _len_torch_dispatch_stack() > 0 or torch.compiler.is_compiling()
+
+
+def is_mapped() -> bool:
+    """Whether a ``vmap`` is at work, so that values cannot be looked at."""
+    if functorch.peek_interpreter_stack() is None:
+        return False
+    return any(level.key() == _VMAP for level in functorch.get_interpreter_stack())
 
 
 def is_transforming() -> bool:

@@ -71,6 +71,12 @@ class TraceError(PurepyroError, RuntimeError):
     """A function cannot be traced into a graph."""
 
 
+class VmapError(PurepyroError, RuntimeError):
+    """A run cannot be one of many under ``vmap``; ``owner`` is whose vmap it is, if it is ours."""
+
+    owner: str | None = None
+
+
 class GradientError(PurepyroError, RuntimeError):
     """A gradient was wanted through a compiled function."""
 

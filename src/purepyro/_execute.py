@@ -289,7 +289,9 @@ def _run(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) ->
     if joint.mode is not None:
         joint.mode.source = KeySource(name_key(call.key, "<torch>"))
     try:
-        with joint.redirected(model), Hermetic(recorder, answers.answer):
+        hermetic = Hermetic(recorder, answers.answer)
+        with joint.redirected(model), hermetic:
+            answers.validates = hermetic.validates
             if isinstance(model, nn.Module):
                 _adopt(joint, buffers, model, "")
             result = _callable(model)(*call.args, **call.kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from traceback import walk_tb
 from typing import Literal
 
 import attrs
@@ -117,3 +118,26 @@ def _kind(msg: Msg) -> Kind:
     if not msg["is_observed"]:
         return "latent"
     return "factor" if infer.get("is_auxiliary") else "observed"
+
+
+def site_under_way(error: BaseException) -> str | None:
+    """The innermost site that was being served or scored on the way to an error, in words.
+
+    Read off the frames of the error, so that no run has to keep book.
+    """
+    found = None
+    for frame, _ in walk_tb(error.__traceback__):
+        if not str(frame.f_globals.get("__name__")).startswith(("pyro.", f"{__package__}.")):
+            continue
+        for held in frame.f_locals.values():
+            if isinstance(held, Site):
+                found = f"{held.name!r} ({_kind_of(held.fn)})"
+            elif isinstance(held, dict) and held.get("type") == "sample" and "fn" in held:
+                found = f"{str(held['name'])!r} ({_kind_of(held['fn'])})"
+    return found
+
+
+def _kind_of(fn: object) -> str:
+    """The distribution's name, without wrappers such as ``Independent``."""
+    inner: object = getattr(fn, "base_dist", None)
+    return type(fn).__name__ if inner is None else _kind_of(inner)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Literal, ParamSpec, TypeAlias, get_args
+from typing import Any, Generic, ParamSpec, TypeAlias
 
 import attrs
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from .._boundary import is_transforming
 from .._compile._loop import Loop
-from .._errors import DeclarationError, describe, near
+from .._errors import DeclarationError, describe
 from .._integers import as_int_or_none
+from .._mapped import How, check_how, explained
 from .._recipes import Carried
 from .._trees import leaves_of, mapped
 from ..infer import SVI, SVIState
@@ -33,10 +34,6 @@ from ._state import EnsembleRunResult, EnsembleState
 from ._train import Carry, Training
 
 P = ParamSpec("P")
-
-How: TypeAlias = Literal["vmap", "loop"]
-"""How members are run: all in one, or one by one."""
-
 
 Loops: TypeAlias = tuple[Loop[Carry], Loop[Carry]]
 
@@ -115,7 +112,7 @@ class Ensemble(Carried, Generic[P]):
     chunk_size: int | None = attrs.field(
         default=None, kw_only=True, converter=as_int_or_none, validator=check_chunk_size
     )
-    map: How = attrs.field(default="vmap", kw_only=True)
+    map: How = attrs.field(default="vmap", kw_only=True, validator=check_how)
     in_dims: InDims = attrs.field(default=None, kw_only=True)
     progress_bar: bool | None = attrs.field(default=None, kw_only=True)
     # Not a setting: the graphs of its steps, for as long as it lives.
@@ -124,11 +121,6 @@ class Ensemble(Carried, Generic[P]):
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.map not in get_args(How):
-            raise DeclarationError(
-                f"map is {self.map!r}, which is no way to run members. "
-                f"{near(str(self.map), get_args(How))}"
-            )
         if isinstance(self.svi, SVI) == bool(leaves_of(self.members)):
             raise DeclarationError(
                 "Ensemble got an SVI and members, so it cannot know what the members' settings "
@@ -183,7 +175,8 @@ class Ensemble(Carried, Generic[P]):
             over = torch.vmap(one, in_dims=(0, 0, *call.dims), chunk_size=self.chunk_size)
             # What does not depend on the key comes as a view of one member; of a single member,
             # that counts as contiguous, but would be another stride to a graph.
-            svi = mapped(_laid_out, over(keys, self.members, *call.tensors))
+            with explained("Ensemble"):
+                svi = mapped(_laid_out, over(keys, self.members, *call.tensors))
         return EnsembleState(svi, self.members, torch.full_like(svi.step, -1))
 
     def step(
@@ -280,6 +273,7 @@ class Ensemble(Carried, Generic[P]):
         num_samples: int = 1,
         site: str | None = None,
         chunk_size: int | None = None,
+        map: How | None = None,
     ) -> EnsemblePredictive[P]:
         """What the members that are alive predict together (all of them, inside a transform).
 
@@ -288,6 +282,7 @@ class Ensemble(Carried, Generic[P]):
             num_samples: How many draws of the guide to take from each member.
             site: The site to predict, if the model has several that could be.
             chunk_size: How many runs, of a member and a draw, to hold in memory at once.
+            map: How these runs are done; by default as the members are.
         """
         state = state if is_transforming() else self.select(state, state.alive)
         first = self._svi_of(slice_of(state.members, 0))
@@ -303,6 +298,7 @@ class Ensemble(Carried, Generic[P]):
             num_samples=num_samples,
             site=site,
             chunk_size=chunk_size,
+            map=map or self.map,
             members=state.members,
             pair_of=pair_of,
             buffers=state.svi.buffers,
@@ -345,7 +341,8 @@ class Ensemble(Carried, Generic[P]):
         def one(carry: Carry, *tensors: Tensor) -> tuple[Carry, Tensor]:
             return self._one(carry, *tensors, plan=plan)
 
-        return torch.vmap(one, in_dims=(0, *plan.dims), chunk_size=size)(carry, *tensors)
+        with explained("Ensemble"):
+            return torch.vmap(one, in_dims=(0, *plan.dims), chunk_size=size)(carry, *tensors)
 
     def _training(self, state: EnsembleState, num_steps: int) -> Training:
         svi = self._svi_of(slice_of(state.members, 0))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar
 
 import attrs
 import torch
 from torch import Tensor
 
-from .._boundary import scale_and_mask
+from .._boundary import log_prob, scale_and_mask
 from .._errors import MissingNameError, ShapeError, UnknownNameError, describe, near
 from .._integers import as_int, as_int_or_none
+from .._mapped import How, along_first, check_how, explained, over
 from .._recipes import Carried
 from .._sites import Site
 from .._types import Values
@@ -20,7 +21,7 @@ from ..infer._elbo import check_chunk_size, check_num_particles, feeds_model
 from ..random import Key, fold_in, split
 from ..random._reuse import consume, unchecked
 from ._distribution import cdf, class_probabilities, moments
-from ._members import joined, taken
+from ._members import joined, slice_of, taken
 from ._uncertainty import (
     ClassPrediction,
     Prediction,
@@ -32,6 +33,10 @@ from ._uncertainty import (
 P = ParamSpec("P")
 T = TypeVar("T")
 ModelAndGuide = tuple[Callable[..., object], Callable[..., object] | None]
+Member: TypeAlias = tuple[dict[str, Tensor], object, dict[str, Tensor]]
+"""A member's parameters, settings and buffers."""
+
+_WHAT = "EnsemblePredictive"
 
 
 @attrs.frozen(getstate_setstate=False)
@@ -41,9 +46,8 @@ class EnsemblePredictive(Carried, Generic[P]):
     .. math:: p(y \mid x) = \frac{1}{MS} \sum_{i=1}^{M} \sum_{s=1}^{S} p(y \mid x, z_{is}),
         \qquad z_{is} \sim q_i
 
-    It is made of the distribution of one site, so no sample of the data is drawn. All runs, of a
-    member and a draw of its guide, are one ``vmap``. :meth:`Ensemble.predictive` makes one of a
-    state.
+    It is made of the distribution of one site, so no sample of the data is drawn. Each draw of a
+    member's guide is one run. :meth:`Ensemble.predictive` makes one of a state.
 
     Attributes:
         model: Any model that ``apply`` takes.
@@ -54,6 +58,8 @@ class EnsemblePredictive(Carried, Generic[P]):
         site: The site to predict; by default the only one that is observed in a run, or else the
             only one that the guide does not draw.
         chunk_size: How many runs to hold in memory at once; ``None``: all.
+        map: ``"vmap"``: runs are done as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
         members: The members' settings, where model and guide are made of them.
         pair_of: From a member's slice of ``members`` to its model and guide.
         buffers: The buffers of networks (the statistics of BatchNorm) with the members first, such
@@ -89,6 +95,7 @@ class EnsemblePredictive(Carried, Generic[P]):
     chunk_size: int | None = attrs.field(
         default=None, kw_only=True, converter=as_int_or_none, validator=check_chunk_size
     )
+    map: How = attrs.field(default="vmap", kw_only=True, validator=check_how)
     members: object = attrs.field(default=(), kw_only=True)
     pair_of: Callable[[Any], ModelAndGuide] | None = attrs.field(default=None, kw_only=True)
     buffers: Values | None = attrs.field(default=None, kw_only=True)
@@ -156,12 +163,8 @@ class EnsemblePredictive(Carried, Generic[P]):
         with unchecked():
             keys = split(split(key, count), draws).transpose(0, 1).flatten(0, 1)
 
-        def one(
-            params: dict[str, Tensor],
-            key: Tensor,
-            members: object,
-            buffers: dict[str, Tensor],
-        ) -> T:
+        def one(run: tuple[Member, Tensor]) -> T:
+            (params, members, buffers), key = run
             model, guide = (
                 (self.model, self.guide) if self.pair_of is None else self.pair_of(members)
             )
@@ -173,13 +176,17 @@ class EnsemblePredictive(Carried, Generic[P]):
             )
 
         runs = count * draws
+        all_members: Member = (dict(self.params), self.members, dict(self.buffers or {}))
+        if self.map == "loop":  # without a copy of the parameters for each run
+            with explained():
+                results = [one((slice_of(all_members, i // draws), keys[i])) for i in range(runs)]
+            return along_first(results, _WHAT)
         size = min(self.chunk_size or runs, runs)
         parts = []
         for start in range(0, runs, size):
             index = torch.arange(start, min(start + size, runs))
-            own = dict(self.params), self.members, dict(self.buffers or {})
-            params, members, buffers = taken(own, index // draws)
-            parts.append(torch.vmap(one)(params, taken(keys, index), members, buffers))
+            inputs = (taken(all_members, index // draws), taken(keys, index))
+            parts.append(over(one, inputs, len(index), how=self.map, chunk_size=None, what=_WHAT))
         return joined(parts)
 
     def _site(self, both: Both, key: Key, *, guided: bool) -> Site:
@@ -252,7 +259,7 @@ def _observed(site: Site) -> Site:
 
 
 def _log_density(site: Site) -> Tensor:
-    return scale_and_mask(site.fn.log_prob(_observed(site).value), 1.0, site.mask)
+    return scale_and_mask(log_prob(site.fn, _observed(site).value), 1.0, site.mask)
 
 
 def _cdf(site: Site) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from .._boundary import Plates, summed_to
 from .._errors import DtypeError, MissingNameError, ShapeError, UnknownNameError, describe
 from .._integers import as_int, as_int_or_none, whole
+from .._mapped import How, check_how, explained, over
 from .._particles import expand_state, reduce_state
 from .._sites import Site
 from .._types import State, Values
@@ -193,6 +194,8 @@ class ParticleELBO(LossOfParts):
             a single particle uses the key itself.
         chunk_size: How many particles to hold in memory at once; ``None``: all.
         kl_weight: The factor of the KL term, a number or a 0-d tensor.
+        map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
     """
 
     num_particles: int = attrs.field(default=1, converter=as_int, validator=check_num_particles)
@@ -200,6 +203,7 @@ class ParticleELBO(LossOfParts):
         default=None, converter=as_int_or_none, validator=check_chunk_size
     )
     kl_weight: Tensor | float = attrs.field(default=1.0, validator=_check_kl_weight, kw_only=True)
+    map: How = attrs.field(default="vmap", validator=check_how, kw_only=True)
 
     def _estimate(self, pair: Pair, key: Key, state: Values | None) -> tuple[ELBOParts, State]:
         def particle(key: Key, state: State | None) -> tuple[ELBOParts, State]:
@@ -207,7 +211,7 @@ class ParticleELBO(LossOfParts):
             parts = pair.together(key, lambda both: self._particle(both, key), flow)
             return parts, flow.state or {}
 
-        parts, after = over_particles(particle, key, self.num_particles, self.chunk_size, state)
+        parts, after = over_particles(particle, key, self, state)
         if self.num_particles > 1:
             parts = ELBOParts(*(part.mean(0) for part in parts))
         return parts, after
@@ -228,29 +232,39 @@ class ParticleELBO(LossOfParts):
         return kl if plain else self.kl_weight * kl
 
 
+class Particles(Protocol):
+    """How a loss wants its particles run."""
+
+    @property
+    def num_particles(self) -> int: ...
+    @property
+    def chunk_size(self) -> int | None: ...
+    @property
+    def map(self) -> How: ...
+
+
 def over_particles(
     particle: Callable[[Key, State | None], tuple[T, State]],
     key: Key,
-    count: int,
-    chunk_size: int | None,
+    loss: Particles,
     state: Values | None,
 ) -> tuple[T, State]:
     """What comes of every particle, along a first dimension, which a single one does without.
 
     Each particle has the networks' buffers for itself; their mean comes out.
     """
-    own = None if state is None else dict(state)
+    count, own = loss.num_particles, None if state is None else dict(state)
     if count == 1:
-        return particle(key, own)
+        with explained():
+            return particle(key, own)
 
-    def one(key: Tensor, state: State | None) -> tuple[T, State]:
-        return particle(Key(key), state)
+    def one(run: tuple[Tensor, State]) -> tuple[T, State]:
+        key, state = run
+        return particle(Key(key), state or own)
 
-    if not own:
-        results, _ = torch.vmap(lambda key: one(key, own), chunk_size=chunk_size)(split(key, count))
-        return results, own or {}
-    run = torch.vmap(one, chunk_size=chunk_size)
-    results, states = run(split(key, count), expand_state(own, count))
+    inputs: tuple[Tensor, State] = (split(key, count), expand_state(own or {}, count))
+    what = type(loss).__name__
+    results, states = over(one, inputs, count, how=loss.map, chunk_size=loss.chunk_size, what=what)
     return results, reduce_state(states, "mean")
 
 
@@ -270,6 +284,8 @@ class Trace_ELBO(ParticleELBO):
         chunk_size: How many particles to hold in memory at once; ``None``: all.
         kl_weight: The factor :math:`\beta` of the KL term, a number or a 0-d tensor. Annealing is
             a new loss at each step: nothing is traced anew if the weight comes as a tensor.
+        map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
 
     Source: ``pyro.infer.Trace_ELBO``; Ranganath et al. 2014, "Black Box Variational Inference".
 

@@ -49,6 +49,8 @@ class TraceEnum_ELBO(ParticleELBO):
         kl_weight: The factor :math:`\beta` of the KL term of the guide's sites, a number or a 0-d
             tensor; to anneal it, see :class:`Trace_ELBO`. What is summed out inside of the
             logarithm counts as likelihood, and so does the prior of a site that depends on it.
+        map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
         max_plate_nesting: How deep plates are nested; enumerated sites take dimensions to the left
             of them. ``None``: each call finds out by one more run of both, without enumeration.
 

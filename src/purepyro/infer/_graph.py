@@ -39,6 +39,8 @@ class TraceGraph_ELBO(ParticleELBO):
         chunk_size: How many particles to hold in memory at once; ``None``: all.
         kl_weight: The factor :math:`\beta` of the KL term, a number or a 0-d tensor; to anneal it,
             see :class:`Trace_ELBO`.
+        map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
 
     Source: ``pyro.infer.TraceGraph_ELBO``, without its baselines; Schulman et al. 2015, "Gradient
     Estimation Using Stochastic Computation Graphs".

@@ -6,16 +6,17 @@ from collections.abc import Callable, Iterable
 from typing import Generic, ParamSpec
 
 import attrs
-import torch
 from torch import Tensor
 
-from .._boundary import scale_and_mask
+from .._boundary import log_prob, scale_and_mask
 from .._errors import MissingNameError, ShapeError, describe
 from .._execute import Call, Joint, Setting, execute, jointly
+from .._mapped import How, check_how, over
 from .._recipes import Carried
 from .._sites import Site
 from .._types import Values
 from ..random import key
+from ._elbo import check_chunk_size
 from ._predictive import draws_of, require_sites
 
 P = ParamSpec("P")
@@ -38,6 +39,8 @@ class LogLikelihood(Carried, Generic[P]):
         posterior_samples: Draws of all latent sites by name, each of shape ``(num_samples, ...)``.
             Deterministic and observed sites among them are computed anew.
         chunk_size: How many draws to hold in memory at once; ``None``: all.
+        map: ``"vmap"``: draws are done as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values.
 
     Source: ``numpyro.infer.log_likelihood``; Vehtari, Gelman and Gabry 2017, "Practical Bayesian
     model evaluation using leave-one-out cross-validation and WAIC".
@@ -58,7 +61,8 @@ class LogLikelihood(Carried, Generic[P]):
     model: Callable[P, object]
     params: Values
     posterior_samples: Values
-    chunk_size: int | None = attrs.field(default=None, kw_only=True)
+    chunk_size: int | None = attrs.field(default=None, kw_only=True, validator=check_chunk_size)
+    map: How = attrs.field(default="vmap", kw_only=True, validator=check_how)
 
     def __attrs_post_init__(self) -> None:
         if not draws_of(self.posterior_samples):
@@ -91,7 +95,11 @@ class LogLikelihood(Carried, Generic[P]):
 
             return jointly((self.model,), Call(key(0), args, kwargs, self.params), scored)
 
-        return torch.vmap(one, chunk_size=self.chunk_size)(dict(self.posterior_samples))
+        samples = dict(self.posterior_samples)
+        count = draws_of(samples) or 0
+        return over(
+            one, samples, count, how=self.map, chunk_size=self.chunk_size, what="LogLikelihood"
+        )
 
 
 def _densities(sites: Iterable[Site]) -> dict[str, Tensor]:
@@ -102,5 +110,6 @@ def _densities(sites: Iterable[Site]) -> dict[str, Tensor]:
             "data, or condition the model on it by poutine.condition."
         )
     return {
-        site.name: scale_and_mask(site.fn.log_prob(site.value), 1.0, site.mask) for site in observed
+        site.name: scale_and_mask(log_prob(site.fn, site.value), 1.0, site.mask)
+        for site in observed
     }

@@ -36,6 +36,8 @@ class TraceMeanField_ELBO(ParticleELBO):
         chunk_size: How many particles to hold in memory at once; ``None``: all.
         kl_weight: The factor :math:`\beta` of the KL term, a number or a 0-d tensor; to anneal it,
             see :class:`Trace_ELBO`.
+        map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
 
     Source: ``pyro.infer.TraceMeanField_ELBO``; Kingma and Welling 2014, "Auto-Encoding Variational
     Bayes", equation 7.

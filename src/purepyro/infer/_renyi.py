@@ -13,6 +13,7 @@ from torch import Tensor
 from .._boundary import Plates
 from .._errors import DeclarationError, DtypeError, describe
 from .._integers import as_int, as_int_or_none
+from .._mapped import How, check_how
 from .._types import State, Values
 from ..random import Key
 from ._both import Both, BufferFlow, Pair
@@ -58,6 +59,8 @@ class RenyiELBO(LossOfParts):
         num_particles: The number :math:`K` of draws of the guide. They are a ``vmap`` over keys; a
             single particle uses the key itself.
         chunk_size: How many particles to hold in memory at once; ``None``: all.
+        map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
 
     There is no KL term to weigh. Of :meth:`parts`, ``log_likelihood`` and ``kl`` are plain means
     over the particles, to watch; they do not add up to the loss.
@@ -86,6 +89,7 @@ class RenyiELBO(LossOfParts):
     chunk_size: int | None = attrs.field(
         default=None, converter=as_int_or_none, validator=check_chunk_size
     )
+    map: How = attrs.field(default="vmap", validator=check_how, kw_only=True)
 
     def _estimate(self, pair: Pair, key: Key, state: Values | None) -> tuple[ELBOParts, State]:
         def particle(
@@ -95,7 +99,7 @@ class RenyiELBO(LossOfParts):
             rows = pair.together(key, lambda both: self._particle(both, key), flow)
             return rows, flow.state or {}
 
-        rows, after = over_particles(particle, key, self.num_particles, self.chunk_size, state)
+        rows, after = over_particles(particle, key, self, state)
         if self.num_particles == 1:
             rows = rows[0][None], rows[1][None], rows[2], rows[3]
         bounds, surrogates, log_likelihood, kl = rows

@@ -10,7 +10,6 @@ from .._types import Params, State
 from ..random import Key
 from ._optimizers import OptState
 
-
 _NO_BUFFERS: State = {}
 
 

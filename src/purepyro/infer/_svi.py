@@ -23,6 +23,7 @@ from .._errors import (
     near,
 )
 from .._integers import whole
+from .._mapped import explained
 from .._recipes import Carried
 from .._sites import Site
 from .._trees import where
@@ -42,7 +43,7 @@ from ._nonfinite import (
     all_finite,
     nonfinite_names,
 )
-from ._optimizers import Optimizer, PerParameter, check_optimizer, descend
+from ._optimizers import Optimizer, PerParameter, check_optimizer, counted, descend
 from ._patterns import as_patterns, chosen, require_matches
 from ._progress import Progress, not_compiled
 from ._start import Start
@@ -52,7 +53,9 @@ P = ParamSpec("P")
 
 
 def _as_optimizer(optim: Optimizer | Mapping[str, Optimizer]) -> Optimizer:
-    return PerParameter(tuple(optim.items())) if isinstance(optim, Mapping) else optim
+    if isinstance(optim, Mapping):
+        return PerParameter(tuple((name, counted(each)) for name, each in optim.items()))
+    return counted(optim)
 
 
 # From so many steps on a run is compiled.
@@ -150,7 +153,8 @@ class SVI(Carried, Generic[P]):
         """
         consume(key, "SVI.init")
         batch = Batch(args, kwargs)
-        params, buffers = self._start.checked(key, batch, self._require_known)
+        with explained():
+            params, buffers = self._start.checked(key, batch, self._require_known)
         learnt = self._learnt(params)
         opt_state = self.optim.init(learnt)
         check_optimizer(self.optim, opt_state, learnt)
@@ -163,7 +167,8 @@ class SVI(Carried, Generic[P]):
         self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[SVIState, Tensor]:
         """One step of the optimiser; returns the new state and the loss before the step."""
-        return self._descended(state, *self._gradients(state, *args, **kwargs))
+        with explained():
+            return self._descended(state, *self._gradients(state, *args, **kwargs))
 
     def _gradients(
         self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
