@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TypeGuard
 
 import torch
 from pyro.distributions import constraints, is_validation_enabled
@@ -161,7 +162,7 @@ class Answers:
 
     def _alias(self, name: str, original: object) -> str | None:
         """The other name under which the same parameter of a network stands in the params."""
-        if not isinstance(original, nn.Parameter):
+        if not _is_parameter(original):
             return None
         other = self._substitution.name_of(original)
         return other if other != name else None
@@ -198,7 +199,7 @@ class Answers:
         """Let the network to which a parameter belongs compute with its value."""
         if known:
             self._substitution.register(name, known[0], unconstrained)
-        elif isinstance(init, nn.Parameter):
+        elif _is_parameter(init):
             self._substitution.register(name, init, value)
             net = module_being_registered(name)
             if net is not None:
@@ -223,6 +224,11 @@ class Answers:
             )
         _check_initial(name, value, constraint)
         return _unmap(constraint, value)
+
+
+def _is_parameter(value: object) -> TypeGuard[nn.Parameter]:
+    # For most the first is false, and the second is slow.
+    return isinstance(value, Tensor) and isinstance(value, nn.Parameter)
 
 
 def _map(constraint: Constraint, unconstrained: Tensor) -> Tensor:

@@ -335,13 +335,6 @@ def emit_sample(name: str, fn: Distribution, infer: Mapping[str, object]) -> Ten
     return statement(name, fn, infer=dict(infer))
 
 
-def generators() -> list[torch.Generator]:
-    """Torch's global generators, of the CPU and of the GPUs in use."""
-    cuda_in_use: Callable[[], bool] = torch.cuda.is_initialized
-    cuda = torch.cuda.default_generators if cuda_in_use() else ()
-    return [torch.default_generator, *cuda]
-
-
 def registered(name: str) -> tuple[Tensor, Constraint] | None:
     """The unconstrained value and the constraint that a PyroModule has for a parameter it reads."""
     if name not in _STORE:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from contextvars import ContextVar
 from functools import partial
 from types import MethodType
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 import attrs
@@ -21,25 +20,22 @@ from torch.distributions.constraints import Constraint
 
 from ._answers import Answers
 from ._bind import bind, is_bound
-from ._boundary import Hermetic, generators, wrapped_by
+from ._boundary import Hermetic, wrapped_by
 from ._buffers import Buffers
 from ._errors import DeclarationError, describe
 from ._inputs import Inputs
 from ._nets import ACTIVE, Nets
-from ._node import Node, nodes
+from ._node import Node
 from ._scope import FIELDS, GIVEN
 from ._sites import Recorder, Site
 from ._skeleton import forget_compiled, refuse_script
 from ._snapshot import Snapshot
-from ._substitute import NeedsMode, RunMode, Substitution
-from .random import Key, name_key
+from ._substitute import RunMode, Substitution
+from .random import Key
 from .random._key import check_key
 from .random._source import KeySource
 
 R = TypeVar("R")
-
-# A Module never changes, so this is found out once for each.
-_HAS_NETS: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
 
 
 @attrs.frozen
@@ -128,41 +124,38 @@ class Joint:
 
     Attributes:
         substitution: What stands for which parameter.
-        mode: What redirects torch's functions, if anything does.
+        mode: What redirects torch's functions.
         rest: Closed when all is over.
         snapshot: The networks and transforms, to be put back.
     """
 
     substitution: Substitution
-    mode: RunMode | None
+    mode: RunMode
     rest: ExitStack
     snapshot: Snapshot = attrs.field(factory=Snapshot)
 
     def redirected(self, model: Callable[..., object]) -> AbstractContextManager[object]:
         """The block for a run of ``model``."""
-        if self.mode is None or self.mode.is_on:
+        if self.mode.is_on:
             return nullcontext()
         root = root_of(model)
         return nullcontext() if vars(type(root)).get("needs_no_mode") else self.mode
 
     def stay_redirected(self) -> None:
         """Score sites with the redirection too: their distributions hold networks."""
-        if self.mode is not None and not self.mode.is_on:
+        if not self.mode.is_on:
             self.rest.enter_context(self.mode)
 
 
 def jointly(models: tuple[Callable[..., object], ...], call: Call, body: Callable[[Joint], R]) -> R:
     """What ``body`` returns, which runs the models, by :func:`execute`, and scores their sites."""
-    roots = [root_of(model) for model in models]
-    bare = [root for root in roots if root is not None and not _has_nets(root)]
-    if len(bare) == len(roots):
-        try:
-            return watched(
-                lambda: _opened(models, call, body, redirect=_WATCHED.get() == "redirected")
-            )
-        except NeedsMode:  # a statement in a Module registers a network
-            _HAS_NETS.update(dict.fromkeys(bare, True))
-    return _opened(models, call, body, redirect=True)
+    find = partial(_register_all, models, call) if len(models) > 1 else None
+    substitution = Substitution((call.params, call.args, call.kwargs), find)
+    mode = RunMode(call.key, substitution)
+    with ExitStack() as rest:
+        joint = Joint(substitution, mode, rest)
+        rest.callback(joint.snapshot.restore)
+        return body(joint)
 
 
 # Models whose results were seen to have gradients in nothing but params and arguments. A mode sees
@@ -189,22 +182,6 @@ def require_in_params(model: Callable[..., object], joint: Joint, results: objec
             _REACHED.add(owner)
 
 
-def _opened(
-    models: tuple[Callable[..., object], ...],
-    call: Call,
-    body: Callable[[Joint], R],
-    *,
-    redirect: bool,
-) -> R:
-    find = partial(_register_all, models, call) if len(models) > 1 else None
-    substitution = Substitution((call.params, call.args, call.kwargs), find, redirects=redirect)
-    mode = RunMode(name_key(call.key, "<torch>"), substitution) if redirect else None
-    with ExitStack() as rest:
-        joint = Joint(substitution, mode, rest)
-        rest.callback(joint.snapshot.restore)
-        return body(joint)
-
-
 # The parameters that plain models register, which is found out by running them.
 _REGISTERED: WeakKeyDictionary[Callable[..., object], dict[str, Tensor]] = WeakKeyDictionary()
 
@@ -229,7 +206,7 @@ def _registered_by(model: Callable[..., object], call: Call) -> Mapping[str, Ten
         known = None
     if known is None:
         substitution = Substitution((call.params, call.args, call.kwargs))
-        mode = RunMode(name_key(call.key, "<torch>"), substitution)
+        mode = RunMode(call.key, substitution)
         setting = Setting(params=call.params, collect=True)
         # The run itself is of no interest, nor how far it comes.
         with ExitStack() as rest, suppress(Exception), torch.no_grad():
@@ -286,8 +263,7 @@ def _run(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) ->
     fields: set[str] = set()
     nets = Nets(joint.substitution, buffers)
     tokens = ACTIVE.set(nets), GIVEN.set(given), FIELDS.set(fields)
-    if joint.mode is not None:
-        joint.mode.source = KeySource(name_key(call.key, "<torch>"))
+    joint.mode.source = KeySource(call.key, "<torch>")
     try:
         hermetic = Hermetic(recorder, answers.answer)
         with joint.redirected(model), hermetic:
@@ -326,59 +302,6 @@ def _adopt(joint: Joint, buffers: Buffers, net: nn.Module, prefix: str) -> None:
     forget_compiled(net)
     for original, copy in buffers.watch(net, prefix):
         joint.substitution.put(original, copy)
-
-
-# Whether somebody looks on: runs without redirection, or with it since they were seen to draw.
-_WATCHED: ContextVar[Literal["plain", "redirected"] | None] = ContextVar("watched", default=None)
-
-
-def watched(runs: Callable[[], R]) -> R:
-    """Run without the redirection, which costs time at every operation, if it is not needed.
-
-    A Module without ``torch.nn`` parts seldom calls torch's random functions itself. If this one
-    did, the global generator is put back and all repeated with redirection. Several runs in one
-    are looked at once.
-    """
-    if _WATCHED.get() is not None:
-        return runs()
-    before = _generator_states()
-    token = _WATCHED.set("plain")
-    try:
-        result = runs()
-    except RuntimeError as error:
-        if "randomness" not in str(error):  # vmap's refusal of unkeyed random functions
-            _restore(before)
-            raise
-    except BaseException:
-        _restore(before)
-        raise
-    else:
-        if all(map(torch.equal, before, _generator_states())):
-            return result
-    finally:
-        _WATCHED.reset(token)
-    _restore(before)
-    token = _WATCHED.set("redirected")
-    try:
-        return runs()
-    finally:
-        _WATCHED.reset(token)
-
-
-def _generator_states() -> list[Tensor]:
-    return [generator.get_state() for generator in generators()]
-
-
-def _restore(states: list[Tensor]) -> None:
-    for generator, state in zip(generators(), states, strict=False):
-        generator.set_state(state)
-
-
-def _has_nets(root: Node) -> bool:
-    found = _HAS_NETS.get(root)
-    if found is None:
-        found = _HAS_NETS[root] = any(isinstance(node, nn.Module) for _, node in nodes(root))
-    return found
 
 
 def _note_local_fields(error: Exception, sites: Iterable[Site]) -> None:

@@ -29,7 +29,7 @@ from ._substitute import RunMode
 Kind = Literal["latent", "observed", "deterministic", "factor", "subsample"]
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # or a cached property would be slow
 class Site:
     """One ``pyro.sample`` statement of a run, as it was after all handlers had their say."""
 
@@ -61,7 +61,7 @@ class Site:
 class Recorder(Messenger):
     """The handler at the bottom of a run's stack: it keeps the sites that reach it."""
 
-    def __init__(self, snapshot: Snapshot, mode: RunMode | None) -> None:
+    def __init__(self, snapshot: Snapshot, mode: RunMode) -> None:
         super().__init__()
         self.sites: dict[str, Site] = {}
         self.holds_networks = False
@@ -84,23 +84,19 @@ class Recorder(Messenger):
                 "would shadow the other. Give one another name; if a Module is meant to be two, "
                 "hold two instances of it."
             )
-        value, fn, mode = message_value(msg), message_distribution(msg), self._mode
-        if mode is not None:
-            value = mode.substitution.value_of(value)
-            if mode.substitution.is_held_by(fn):
-                self.holds_networks = True
-            else:
-                mode = None
+        substitution, fn = self._mode.substitution, message_distribution(msg)
+        holds = substitution.is_held_by(fn)
+        self.holds_networks |= holds
         self.sites[name] = Site(
             name=name,
             kind=_kind(msg),
             fn=fn,
-            value=value,
+            value=substitution.value_of(message_value(msg)),
             scale=msg["scale"],
             mask=msg["mask"],
             plates=msg["cond_indep_stack"],
             auxiliary=bool(infer.get("is_auxiliary")),
-            mode=mode,
+            mode=self._mode if holds else None,
         )
 
 

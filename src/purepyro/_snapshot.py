@@ -38,8 +38,12 @@ class Snapshot:
 
     def keep_caches(self, fn: object) -> None:
         """Remember the transforms of a distribution that keep what they computed last."""
-        for transform in _caching(fn):
-            self.keep(transform)
+        while fn is not None:
+            attributes = vars(fn) if hasattr(fn, "__dict__") else {}
+            if attributes.get("transforms"):
+                for transform in _caching(attributes["transforms"], set()):
+                    self.keep(transform)
+            fn = attributes.get("base_dist")
 
     def restore(self) -> None:
         """Put everything back."""
@@ -69,22 +73,14 @@ def _same(container: Any, before: Any) -> bool:
     return all(a is b for a, b in zip(container, before, strict=True))
 
 
-def _caching(fn: object) -> Iterator[Transform]:
-    """The transforms with a cache in a distribution, or within other transforms of it."""
-    while fn is not None:
-        attributes = getattr(fn, "__dict__", {})
-        if attributes.get("transforms"):
-            yield from _caching_in(attributes["transforms"], set())
-        fn = attributes.get("base_dist")
-
-
-def _caching_in(value: object, seen: set[int]) -> Iterator[Transform]:
+def _caching(value: object, seen: set[int]) -> Iterator[Transform]:
+    """The transforms with a cache among some, or within them."""
     if isinstance(value, (list, tuple)):
         for item in value:
-            yield from _caching_in(item, seen)
+            yield from _caching(item, seen)
     elif isinstance(value, Transform) and id(value) not in seen:
         seen.add(id(value))
         if getattr(value, "_cache_size", 0):
             yield value
         for part in vars(value).values():
-            yield from _caching_in(part, seen)
+            yield from _caching(part, seen)

@@ -67,10 +67,6 @@ _HARMLESS = (
 _LOOKED_INTO = frozenset({Parameter, tuple, list})
 
 
-class NeedsMode(BaseException):
-    """Ends a run without a mode that turns out to need one; not for models to catch."""
-
-
 class Substitution:
     """Which tensor stands in the place of which, known by identity.
 
@@ -79,8 +75,6 @@ class Substitution:
             network: its params and arguments.
         find: Called once, when a parameter turns up that nobody registered; it may register it.
         strict: Whether a parameter that nobody registered is refused, or a constant.
-        redirects: Whether a mode is on. Without one the first registration ends the run by a
-            :class:`NeedsMode`.
     """
 
     def __init__(
@@ -89,12 +83,10 @@ class Substitution:
         find: Callable[[Substitution], None] | None = None,
         *,
         strict: bool = True,
-        redirects: bool = True,
     ) -> None:
         self._given = given
         self._find = find
         self._strict = strict
-        self._redirects = redirects
         self._values: dict[int, Tensor] = {}
         self._names: dict[int, str] = {}
         self._originals: dict[str, Tensor] = {}
@@ -151,8 +143,6 @@ class Substitution:
 
     def put(self, original: Tensor, value: Tensor) -> None:
         """From now on ``value`` stands where ``original`` is used."""
-        if not self._redirects:
-            raise NeedsMode
         self._values[id(original)] = value
         self._owners.append(original)  # keeps the id from being used again
 
