@@ -19,10 +19,12 @@ from ._boundary import (
     Msg,
     is_empty_plate,
     is_full_plate,
+    is_subsample,
     is_tracing,
     let_not_adopt,
     let_subsample,
     message_distribution,
+    plate_rows,
     plates_under_enumeration,
     registered,
     unchecking,
@@ -99,11 +101,13 @@ class Answers:
                 f"The plate {name!r} has size 0, for which a plate's scale is not defined. Pass "
                 "at least one row, or leave the plate out where there is none."
             )
-        if is_full_plate(fn):
+        if is_full_plate(fn) and name not in self.values:
             indices: Tensor = fn()
             return indices
         if name in self.values:
             self.values_read.add(name)
+            if is_subsample(fn):
+                return _checked_rows(name, plate_rows(fn), self.values[name])
             return _checked_value(name, fn, self.values[name])
         if not self._draws:
             raise MissingNameError(
@@ -280,6 +284,23 @@ def _checked_value(name: str, fn: object, value: object) -> Tensor:
                 "zero. Values are constrained ones: give a value inside the support."
             )
     return value
+
+
+def _checked_rows(name: str, count: int | None, rows: object) -> Tensor:
+    """The rows that a plate takes, as it was told; ``count`` is how many, if it says so itself."""
+    if not isinstance(rows, Tensor) or rows.is_floating_point() or rows.is_complex():
+        raise DtypeError(
+            f"The value of the plate {name!r} is {describe(rows)}, which holds no indices of rows. "
+            "Give whole numbers, torch.tensor([...]), one for each row."
+        )
+    if rows.ndim != 1 or (count is not None and len(rows) != count):
+        wanted = "one dimension" if count is None else f"{count} of them"
+        raise ShapeError(
+            f"The rows of the plate {name!r} are {describe(rows)}, where the plate takes {wanted}. "
+            "A model takes the rows that its guide drew: give the plate the same subsample_size in "
+            "both, or leave it out in the model."
+        )
+    return rows
 
 
 def _span(value: Tensor) -> str:

@@ -37,6 +37,7 @@ class Site:
     mask: Tensor | bool | None
     plates: Plates
     auxiliary: bool
+    marked: bool = False  # for enumeration
 
     def log_density(self) -> Tensor:
         """The log density of the value, scaled and masked, of the shape of the site's batch."""
@@ -70,6 +71,7 @@ class Recorder(Messenger):
             mask=msg["mask"],
             plates=msg["cond_indep_stack"],
             auxiliary=bool(infer.get("is_auxiliary")),
+            marked=bool(infer.get("enumerate")),
         )
 
 

@@ -7,7 +7,7 @@ logarithm has no rule for ``vmap``; their pure versions are here.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import torch
@@ -27,7 +27,7 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_site_shape, check_traceenum_requirements
 from torch import Tensor
 
-from .._boundary import Enumeration
+from .._boundary import Enumeration, both_masks, is_factor, own_mask
 
 R = TypeVar("R")
 # A set of symbols of plates, and the packed tensors that live in just these.
@@ -54,7 +54,7 @@ class Enumerated:
         self._tracer = TraceMessenger()
         run: Callable[..., object] = enumeration(fn)
         if guide is not None:
-            run = ReplayMessenger(trace=guide)(run)
+            run = ReplayMessenger(trace=_drawn(guide))(run)
         # Not its own __call__, which words errors anew.
         self.fn: Callable[..., object] = Messenger.__call__(self._tracer, run)
 
@@ -78,6 +78,15 @@ class Enumerated:
         return [(name, node) for name, node in nodes.items() if node["type"] == "sample"]
 
 
+def _drawn(guide: Trace) -> Trace:
+    """A guide's trace without what it observed, which no model can take from it."""
+    drawn: Trace = guide.copy()
+    for node in _sample_nodes(drawn):
+        if node["is_observed"] or (node["infer"] or {}).get("is_auxiliary"):
+            drawn.remove_node(node["name"])
+    return drawn
+
+
 class Expectations(NamedTuple):
     """Expectations over the enumerated sites: of the log likelihood, and of the KL term."""
 
@@ -85,14 +94,37 @@ class Expectations(NamedTuple):
     kl: Tensor
 
 
-def expectations(model: Trace, guide: Trace, plates: int) -> Expectations:
+def expectations(
+    model: Trace, guide: Trace, plates: int, own: Collection[str], counted: Collection[str]
+) -> Expectations:
     """The two terms of the bound, summed over all enumerated values.
+
+    Args:
+        model: The trace of the model.
+        guide: That of the guide.
+        plates: How many dimensions on the right belong to plates.
+        own: The names of the guide's sites that are its own.
+        counted: Those among them that count in the bound.
 
     Raises:
         ValueError: if a site's shape does not fit its plates, or the model's structure does not
             allow it; the message is Pyro's.
     """
+    return _expectations(*packed_up(model, guide, plates, own), counted)
+
+
+def packed_up(
+    model: Trace, guide: Trace, plates: int, own: Collection[str]
+) -> tuple[Trace, Trace]:
+    """Both traces, scored and packed: each enumerated site a dimension with a name."""
     model, guide = prune_subsample_sites(model), prune_subsample_sites(guide)
+    for node in _sample_nodes(guide):
+        name = node["name"]
+        if name not in own:
+            guide.remove_node(name)
+        elif name in model.nodes and not model.nodes[name]["is_observed"]:
+            of_model: Any = model.nodes[name]
+            node["mask"] = both_masks(node["mask"], of_model["mask"], own_mask(of_model["fn"]))
     for node in _sample_nodes(guide):
         parts = _scored(node, node["fn"].score_parts)
         node["unscaled_log_prob"] = parts.log_prob
@@ -107,7 +139,7 @@ def expectations(model: Trace, guide: Trace, plates: int) -> Expectations:
     check_traceenum_requirements(model, guide)
     guide.pack_tensors()
     model.pack_tensors(guide.plate_to_symbol)
-    return _expectations(model, guide)
+    return model, guide
 
 
 def _scored(node: Any, score: Callable[..., R]) -> R:
@@ -117,7 +149,7 @@ def _scored(node: Any, score: Callable[..., R]) -> R:
         raise ValueError(f"at site {node['name']!r}: {error}") from error
 
 
-def _expectations(model: Trace, guide: Trace) -> Expectations:
+def _expectations(model: Trace, guide: Trace, counted: Collection[str]) -> Expectations:
     costs, log_factors, ordering, sum_dims, scale = _PYRO._compute_model_factors(model, guide)
     latent = {
         id(node["packed"]["log_prob"])
@@ -138,7 +170,10 @@ def _expectations(model: Trace, guide: Trace) -> Expectations:
     weights: Tree = OrderedDict()
     for node in _sample_nodes(guide):
         plates = ordering[node["name"]]
-        kl.setdefault(plates, []).append(node["packed"]["log_prob"])
+        if node["name"] in counted:
+            kl.setdefault(plates, []).append(node["packed"]["log_prob"])
+        if is_factor(node["fn"]):  # a cost, and no draw
+            continue
         factor, _ = _dice_factor(node)
         if isinstance(factor, Tensor):  # else it is reparameterised, and the number zero
             weights.setdefault(plates, []).append(factor)

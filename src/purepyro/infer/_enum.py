@@ -16,7 +16,15 @@ from .._execute import Outcome, Setting, execute
 from .._sites import Site
 from ..random import Key
 from ._boundary import Enumerated, expectations
-from ._elbo import Both, ELBOParts, ParticleELBO, feeds_model
+from ._elbo import (
+    Both,
+    ELBOParts,
+    ParticleELBO,
+    counted,
+    feeds_model,
+    own_sites,
+    why_not_drawn,
+)
 
 
 def _check_nesting(_: object, field: attrs.Attribute[int | None], count: int | None) -> None:
@@ -84,7 +92,8 @@ class TraceEnum_ELBO(ParticleELBO):
         guided = _run(guide, both, key)
         model = Enumerated(both.model, Enumeration(plates, guide_dims, refuse), guide.trace)
         modelled = _run(model, both, key)
-        _check_match(modelled.sites, guided.sites, model.enumerated)
+        guide_sites = own_sites(both.guide, guided.sites)
+        _check_match(modelled.sites, guide_sites, model.enumerated)
         if not model.enumerated and not guide.enumerated:
             warnings.warn(
                 "TraceEnum_ELBO found no site to enumerate, so it does what Trace_ELBO does at "
@@ -94,7 +103,9 @@ class TraceEnum_ELBO(ParticleELBO):
                 stacklevel=2,
             )
         try:
-            log_likelihood, kl = expectations(model.trace, guide.trace, plates)
+            log_likelihood, kl = expectations(
+                model.trace, guide.trace, plates, guide_sites, counted(guide_sites)
+            )
         except (ValueError, NotImplementedError) as error:
             raise ShapeError(
                 f"The sites cannot be enumerated: {error}\nAn enumerated site needs dimensions of "
@@ -172,6 +183,7 @@ def _check_match(
             f"The guide has no site for the model's latent {missing}, and they are not enumerated, "
             "so their posterior would be their prior. Add pyro.sample statements of these names to "
             "the guide; mark discrete ones by config_enumerate(model)."
+            f"{why_not_drawn(missing, guide_sites)}"
         )
     extra = sorted(n for n in drawn - latent if guide_sites[n].kind != "subsample")
     if extra:
