@@ -6,7 +6,9 @@ key, or from given values, and checks what it hands out and what it is handed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 
 import torch
@@ -44,6 +46,20 @@ from .random import Key, name_key
 from .random._concrete import plain
 from .random._mode import KeyedRandom, draw
 from .random._sample import draw_distribution
+
+
+# Which key draws the rows of plates, if it is not the run's.
+_ROWS_KEY: ContextVar[Key | None] = ContextVar("rows_key", default=None)
+
+
+@contextmanager
+def rows_drawn_by(key: Key) -> Iterator[None]:
+    """A block whose runs, whatever their keys, take the same rows of subsampled plates."""
+    token = _ROWS_KEY.set(key)
+    try:
+        yield
+    finally:
+        _ROWS_KEY.reset(token)
 
 
 class Answers:
@@ -115,7 +131,8 @@ class Answers:
                 f"{near(name, self.values)} Give a value for every latent site, as "
                 "trace(...)[1].latents does."
             )
-        key = name_key(self._key, name)
+        rows_key = _ROWS_KEY.get() if is_subsample(fn) else None
+        key = name_key(self._key if rows_key is None else rows_key, name)
         if msg["args"] or msg["kwargs"] or not hasattr(fn, "sample"):
             return draw(key, partial(fn, *msg["args"], **msg["kwargs"]))
         try:

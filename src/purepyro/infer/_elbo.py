@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial, reduce
 from operator import add
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, final
@@ -298,6 +298,7 @@ class Trace_ELBO(ParticleELBO):
 def run_matched(both: Both, key: Key) -> tuple[dict[str, Site], dict[str, Site]]:
     """The sites of the model at the guide's values, and of the guide, which fits the model."""
     model_sites, guide_sites = _run(both, key)
+    guide_sites = own_sites(both.guide, guide_sites)
     _check_match(model_sites, guide_sites, set())
     _warn_of_marks(model_sites, guide_sites)
     return model_sites, guide_sites
@@ -315,6 +316,7 @@ def run_both(
 ) -> tuple[dict[str, Site], dict[str, Site]]:
     """The same; where a loss ``sums_out`` discrete sites, the guide may do without them."""
     model_sites, guide_sites = _run(Both(model, guide, params, args, kwargs), key)
+    guide_sites = own_sites(guide, guide_sites)
     discrete = {
         name
         for name, site in model_sites.items()
@@ -336,9 +338,7 @@ def _run_one_after_the_other(both: Both, key: Key) -> tuple[dict[str, Site], dic
     setting = Setting(params=both.params, values=values)
     modelled = execute(both.model, key, both.args, both.kwargs, setting)
     modelled.buffers.require_unchanged()
-    guide_sites = own_sites(both.guide, guided.sites)
-    check_plates(guide_sites, modelled.values_read)
-    return modelled.sites, guide_sites
+    return modelled.sites, guided.sites
 
 
 def feeds_model(site: Site) -> bool:
@@ -386,17 +386,18 @@ def _check_factor(site: Site) -> None:
         )
 
 
-def check_plates(guide_sites: Mapping[str, Site], values_read: Collection[str]) -> None:
-    """Refuse draws in a subsample of which the model knows nothing."""
-    unread = {n for n, s in guide_sites.items() if s.kind == "subsample"} - set(values_read)
+def check_rows(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> None:
+    """Refuse draws for a subsample of rows that the model does not know of."""
     for name, site in guide_sites.items():
-        lost = sorted(frame.name for frame in site.plates if frame.name in unread)
-        if lost and feeds_model(site):
-            raise UnknownNameError(
-                f"The guide draws the site {name!r} in the subsampled plate {lost[0]!r}, which the "
-                "model does not have, so it cannot take the same rows. Give the plate the same "
-                "name in both."
-            )
+        own = {frame.name for frame in site.plates if guide_sites.get(frame.name) is not None}
+        if own and feeds_model(site) and name in model_sites:
+            lost = sorted(own - {frame.name for frame in model_sites[name].plates})
+            if lost:
+                raise UnknownNameError(
+                    f"The guide draws the site {name!r} in the subsampled plate {lost[0]!r}, and "
+                    "the model in none of this name, so it cannot take the same rows. Give the "
+                    "plate the same name in both."
+                )
 
 
 def _check_match(
@@ -407,6 +408,7 @@ def _check_match(
     drawn = {n for n, s in guide_sites.items() if feeds_model(s) and s.kind != "subsample"}
     drawn |= latent & optional
     if latent == drawn:
+        check_rows(model_sites, guide_sites)
         return
     missing, extra = sorted(latent - drawn), sorted(drawn - latent)
     if missing:

@@ -20,6 +20,7 @@ from ._elbo import (
     Both,
     ELBOParts,
     ParticleELBO,
+    check_rows,
     counted,
     feeds_model,
     own_sites,
@@ -192,3 +193,4 @@ def _check_match(
             f"are {sorted(latent)}. Rename them, or mark them as the guide's own by "
             'pyro.sample(..., infer={"is_auxiliary": True}).'
         )
+    check_rows(model_sites, guide_sites)
