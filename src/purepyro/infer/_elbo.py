@@ -265,6 +265,9 @@ class Trace_ELBO(ParticleELBO):
 
         The weight of the KL term as an argument of a step:
 
+        >>> def model():
+        ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...     pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(1.0))
         >>> svi = SVI(model, AutoNormal(model), torchopt.adam(0.1))
         >>> def step(state, weight):
         ...     return attrs.evolve(svi, loss=Trace_ELBO(kl_weight=weight)).step(state)
