@@ -160,7 +160,21 @@ def plates_under_enumeration() -> int | None:
     for handler in runtime._PYRO_STACK:
         if isinstance(handler, Enumeration):
             return handler.plates
+        if isinstance(handler, EnumMessenger):  # in Pyro's own algorithms
+            allocator = runtime._ENUM_ALLOCATOR
+            first: Any = max(allocator.dim_to_id, default=allocator.next_available_dim)
+            return -1 - first if isinstance(first, int) else None
     return None
+
+
+def is_of_enumeration(error: BaseException) -> bool:
+    """Whether an error is torch's refusal of Pyro's own sum over discrete sites in a transform."""
+    trace = error.__traceback__
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__")).startswith("pyro.ops."):
+            return "functorch" in str(error)
+        trace = trace.tb_next
+    return False
 
 
 def is_full_plate(fn: object) -> bool:

@@ -20,7 +20,7 @@ from torch.distributions.constraints import Constraint
 
 from ._answers import Answers
 from ._bind import bind, is_bound
-from ._boundary import Hermetic, generators, wrapped_by
+from ._boundary import Hermetic, generators, is_of_enumeration, wrapped_by
 from ._buffers import ACTIVE, Buffers
 from ._errors import DeclarationError, describe
 from ._inputs import Inputs
@@ -160,6 +160,13 @@ class _Run(Generic[R]):
                 result = _callable(self.model)(*self.args, **self.kwargs)
         except Exception as error:
             _note_local_fields(error, [s for s in recorder.sites.values() if s.name in fields])
+            if is_of_enumeration(error):
+                raise DeclarationError(
+                    "Pyro's own sum over discrete sites, in infer_discrete, compute_marginals or "
+                    "sample_posterior, has no rule for torch.vmap and torch.func.grad, under which "
+                    "this run is. Use purepyro.infer.TraceEnum_ELBO().sample_posterior(model, "
+                    "guide, params, key, *args), or its compute_marginals, which take both."
+                ) from error
             raise
         finally:
             ACTIVE.reset(tokens[0])
