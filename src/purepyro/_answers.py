@@ -47,7 +47,6 @@ from .random._concrete import plain
 from .random._mode import KeyedRandom, draw
 from .random._sample import draw_distribution
 
-
 # Which key draws the rows of plates, if it is not the run's.
 _ROWS_KEY: ContextVar[Key | None] = ContextVar("rows_key", default=None)
 

@@ -265,7 +265,7 @@ def kl_divergence(q: TorchDistributionMixin, p: TorchDistributionMixin) -> Tenso
 
 def own_mask(fn: object) -> Tensor | bool | None:
     """The mask that a distribution itself has, by ``fn.mask(...)``."""
-    return cast("Tensor | bool", fn._mask) if isinstance(fn, MaskedDistribution) else None
+    return fn._mask if isinstance(fn, MaskedDistribution) else None
 
 
 def _inner_mask(fn: object) -> object:

@@ -150,7 +150,8 @@ def test_the_gradient_of_a_factor(key: random.Key, loss: ELBO, flag: bool) -> No
         def at(m: Tensor) -> Tensor:
             return loss.loss(prior, squared(flag), {"at": m}, random.Key(key))
 
-        return torch.func.grad(at)(torch.tensor(0.7))
+        slope: Tensor = torch.func.grad(at)(torch.tensor(0.7))
+        return slope
 
     gradients = torch.vmap(one)(random.split(key, 4_000))
     # The standard deviation of one is 3 at most.

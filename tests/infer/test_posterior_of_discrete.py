@@ -85,14 +85,13 @@ def test_over_params_by_vmap_and_differentiable(key: random.Key) -> None:
     locs = torch.tensor([[0.0, 2.0], [1.0, -1.0], [0.5, 0.5]])
 
     def probs(locs: Tensor) -> Tensor:
-        found = elbo.compute_marginals(Mixture(), nothing, {"locs": locs}, key, Y)["k"]
-        assert isinstance(found, dist.Categorical)
-        return found.probs
+        return elbo.compute_marginals(Mixture(), nothing, {"locs": locs}, key, Y)["k"].probs
 
     expected = torch.stack([responsibilities(each, Y) for each in locs])
     torch.testing.assert_close(torch.vmap(probs)(locs), expected)
     slopes = torch.func.jacrev(probs)(locs[0])
-    torch.testing.assert_close(slopes, torch.func.jacrev(lambda at: responsibilities(at, Y))(locs[0]))
+    exact = torch.func.jacrev(lambda at: responsibilities(at, Y))(locs[0])
+    torch.testing.assert_close(slopes, exact)
 
 
 @config_enumerate
@@ -142,11 +141,12 @@ TOP, GROUPS = torch.tensor([0.7, 0.3]), torch.tensor([[0.2, 0.8], [0.6, 0.4]])
 KINDS = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.1, 0.3]])
 
 
+@poutine.scale(scale=3.0)
 @config_enumerate
 def nested(y: Tensor) -> None:
-    """One site for all, one for each group, one for each datum."""
+    """One site for all, one for each group, one for each datum; all scaled, which is outside."""
     top = pyro.sample("top", dist.Bernoulli(TOP[1]))
-    with poutine.scale(scale=3.0), pyro.plate("groups", 2, dim=-2):
+    with pyro.plate("groups", 2, dim=-2):
         group = pyro.sample("group", dist.Categorical(GROUPS[top.long()]))
         with pyro.plate("data", 3, dim=-1), poutine.mask(mask=y < 4.0):
             kind = pyro.sample("kind", dist.OneHotCategorical(KINDS[group]))
@@ -154,7 +154,7 @@ def nested(y: Tensor) -> None:
 
 
 def nested_by_hand(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The marginals; what is scaled together has the scale outside of the sum."""
+    """The marginals."""
     seen = dist.Normal(torch.arange(3.0), 0.7).log_prob(y[..., None]).exp()
     seen = torch.where((y < 4.0)[..., None], seen, 1.0)
     of_kind = KINDS[:, None, None] * seen  # group value, group, datum, kind
@@ -168,17 +168,15 @@ def nested_by_hand(y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def test_nested_plates(key: random.Key) -> None:
     y = torch.tensor([[0.2, 1.4, 2.2], [0.9, 5.0, 0.1]])
-    flat = poutine.scale(nested, scale=1.0)
-    model = _without_scale(flat)
     top, group, kind = nested_by_hand(y)
-    found = elbo.compute_marginals(model, nothing, {}, key, y)
+    found = elbo.compute_marginals(nested, nothing, {}, key, y)
     assert isinstance(found["top"], dist.Bernoulli)
     assert isinstance(found["group"], dist.Categorical)
     assert isinstance(found["kind"], dist.OneHotCategorical)
     torch.testing.assert_close(found["top"].probs, top[1])
     torch.testing.assert_close(found["group"].probs[:, 0], group)
     torch.testing.assert_close(found["kind"].probs, kind)
-    draws = draws_of(model, nothing, key, y)
+    draws = draws_of(nested, nothing, key, y)
     close(draws["top"].mean(), top[1])
     close((draws["group"][..., 0] == 1).double().mean(0), group[:, 1])
     close(draws["kind"].double().mean(0), kind)
@@ -192,20 +190,6 @@ def test_nested_plates(key: random.Key) -> None:
 
 def _seen(y: Tensor) -> Tensor:
     return dist.Normal(torch.arange(3.0), 0.7).log_prob(y[:, None]).exp()
-
-
-def _without_scale(model: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
-    """The model with all scales one."""
-
-    class Unscaled(poutine.messenger.Messenger):
-        def _pyro_post_sample(self, msg: Any) -> None:
-            msg["scale"] = 1.0
-
-    def run(y: Tensor) -> None:
-        with Unscaled():
-            model(y)
-
-    return run
 
 
 def test_what_a_guide_drew_is_given(key: random.Key) -> None:
@@ -232,7 +216,9 @@ def test_a_binomial_and_a_site_of_one_value(key: random.Key) -> None:
         pyro.sample("y", dist.Normal(k + one, 1.0), obs=y)
 
     y, values = torch.tensor(1.8), torch.arange(4.0)
-    joint = dist.Binomial(3, torch.tensor(0.4)).log_prob(values) + dist.Normal(values, 1.0).log_prob(y)
+    joint = dist.Binomial(3, torch.tensor(0.4)).log_prob(values) + dist.Normal(
+        values, 1.0
+    ).log_prob(y)
     found = elbo.compute_marginals(model, nothing, {}, key, y)
     assert isinstance(found["k"], dist.Categorical)
     torch.testing.assert_close(found["k"].probs, joint.softmax(-1))
@@ -287,10 +273,8 @@ class Returning(Module):
 
 
 @pytest.mark.parametrize("model", [returning, Returning()], ids=["function", "module"])
-def test_infer_discrete_of_pyro_runs(
-    key: random.Key, model: Callable[[Tensor], Tensor]
-) -> None:
-    """In a run it draws from the key: the same again, and 20,000 rows at once from the posterior."""
+def test_infer_discrete_of_pyro_runs(key: random.Key, model: Callable[[Tensor], Tensor]) -> None:
+    """In a run it draws from the key: the same again, and 20,000 rows from the posterior."""
     y = torch.full((DRAWS,), 1.1)
     draw = infer_discrete(model, first_available_dim=-2)
     k = apply(draw, {}, key, y)
@@ -303,8 +287,9 @@ def test_infer_discrete_of_pyro_runs(
 def test_marginals_of_pyro_run(key: random.Key) -> None:
     def probs(y: Tensor) -> Tensor:
         theirs = pyro_infer.TraceEnum_ELBO(max_plate_nesting=1)
-        found: Tensor = theirs.compute_marginals(returning, nothing, y)["k"].probs
-        return found
+        found: Any = theirs.compute_marginals(returning, nothing, y)["k"]
+        probs: Tensor = found.probs
+        return probs
 
     expected = responsibilities(torch.tensor([0.0, 2.0]), Y)
     torch.testing.assert_close(apply(probs, {}, key, Y), expected)

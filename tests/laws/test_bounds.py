@@ -230,7 +230,11 @@ def takes(loss: ELBO, guide: Guide) -> bool:
 
 def names(values: object) -> str:
     """How a test is called."""
-    return "-".join(getattr(v, "__name__", str(v)) for v in values) if isinstance(values, tuple) else str(values)
+    return (
+        "-".join(getattr(v, "__name__", str(v)) for v in values)
+        if isinstance(values, tuple)
+        else str(values)
+    )
 
 
 CASES = [(*pair, loss) for pair in PAIRS for loss in LOSSES if takes(loss, pair[1])]
@@ -243,7 +247,10 @@ EXACT = [
 
 
 def losses_of(
-    loss: ELBO, model: Callable[..., object], guide: Callable[..., object], params: dict[str, Tensor]
+    loss: ELBO,
+    model: Callable[..., object],
+    guide: Callable[..., object],
+    params: dict[str, Tensor],
 ) -> Tensor:
     """The losses of many keys."""
 
@@ -301,7 +308,7 @@ def test_automatic_guides(make: Callable[[Model], Any], model: Model, loss: ELBO
     check_bound(losses, EVIDENCE[model])
 
 
-# ------------------------------------------------------------------- discrete sites, exact gradients
+# ------------------------------------------------------------------ discrete sites, exact gradients
 
 
 class Discrete(NamedTuple):
@@ -454,7 +461,7 @@ def test_gradients_of_renyis_bound(name: str, alpha: float, count: int) -> None:
 
 @pytest.mark.parametrize("loss", [Trace_ELBO(), TraceGraph_ELBO(), RenyiELBO(0.0, 1)], ids=str)
 def test_gradients_with_a_draw_of_the_guides_own(loss: ELBO) -> None:
-    """The bound is the mean of those given the draw; its score is there though it is not counted."""
+    """The bound is the mean of those given the draw; its score is there, its density is not."""
 
     def of(logits: Tensor) -> Tensor:
         total = torch.zeros((), dtype=torch.float64)

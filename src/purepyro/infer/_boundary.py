@@ -21,7 +21,6 @@ from pyro.distributions import (
     MaskedDistribution,
     OneHotCategorical,
 )
-from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import traceenum_elbo
 from pyro.infer.util import compute_site_dice_factor
@@ -44,6 +43,8 @@ from ..random._sample import draw_distribution
 R = TypeVar("R")
 # A set of symbols of plates, and the packed tensors that live in just these.
 Tree: TypeAlias = "OrderedDict[frozenset[str], list[Any]]"
+
+Marginal: TypeAlias = Bernoulli | Categorical | OneHotCategorical
 
 _PYRO: Any = traceenum_elbo
 _PACKED: Any = packed
@@ -107,9 +108,7 @@ class Expectations(NamedTuple):
     kl: Tensor
 
 
-def packed_up(
-    model: Trace, guide: Trace, plates: int, own: Collection[str]
-) -> tuple[Trace, Trace]:
+def packed_up(model: Trace, guide: Trace, plates: int, own: Collection[str]) -> tuple[Trace, Trace]:
     """Both traces, scored and packed: each enumerated site a dimension with a name.
 
     Args:
@@ -192,7 +191,7 @@ def expectations(model: Trace, guide: Trace, counted: Collection[str]) -> Expect
     return Expectations(_expected(likelihood, weights), _expected(kl, weights))
 
 
-def marginals(model: Trace, guide: Trace) -> dict[str, TorchDistributionMixin]:
+def marginals(model: Trace, guide: Trace) -> dict[str, Marginal]:
     """The distribution of each site that was summed out, given all that was observed and drawn.
 
     Args:
@@ -207,9 +206,7 @@ def marginals(model: Trace, guide: Trace) -> dict[str, TorchDistributionMixin]:
         }
 
 
-def draws(
-    model: Trace, guide: Trace, key_of: Callable[[str], Key]
-) -> dict[str, Tensor]:
+def draws(model: Trace, guide: Trace, key_of: Callable[[str], Key]) -> dict[str, Tensor]:
     """Values of all sites that were summed out, drawn together from their posterior.
 
     Each site is drawn given those before it, with those after it summed out.
@@ -282,7 +279,7 @@ def _at(place: Tensor, fn: Any) -> Tensor:
     return at.reshape((*place.shape, *fn.event_shape))
 
 
-def _like(node: Any, logits: Tensor) -> TorchDistributionMixin:
+def _like(node: Any, logits: Tensor) -> Marginal:
     """A distribution of the values' kind with these log probabilities."""
     fn = node["fn"]
     while isinstance(fn, MaskedDistribution):

@@ -24,7 +24,14 @@ from .._boundary import (
     says_rsample,
     summed_to,
 )
-from .._errors import DeclarationError, DtypeError, MissingNameError, ShapeError, UnknownNameError, describe
+from .._errors import (
+    DeclarationError,
+    DtypeError,
+    MissingNameError,
+    ShapeError,
+    UnknownNameError,
+    describe,
+)
 from .._execute import Setting, execute, watched
 from .._sites import Site
 from .._types import Values

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, final
 
 import attrs
 import torch
-from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -27,7 +26,7 @@ from .._execute import Outcome, Setting, execute
 from .._sites import Site
 from .._types import Values
 from ..random import Key, name_key
-from ._boundary import Enumerated, draws, expectations, marginals, packed_up
+from ._boundary import Enumerated, Marginal, draws, expectations, marginals, packed_up
 from ._elbo import (
     Both,
     ELBOParts,
@@ -154,7 +153,7 @@ class TraceEnum_ELBO(ParticleELBO):
         /,
         *args: Any,
         **kwargs: Any,
-    ) -> dict[str, TorchDistributionMixin]:
+    ) -> dict[str, Marginal]:
         """The posterior of each site that is summed out: the responsibilities of a mixture.
 
         Each distribution is of its site alone, given the data and the guide's draws; arguments and

@@ -86,10 +86,8 @@ def _divergence(guide_site: Site, model_site: Site, log_q: Tensor) -> Tensor:
 def _same(guide_site: Site, model_site: Site) -> bool:
     """Whether two sites are seen to have one scale and one mask."""
     one, other = guide_site.scale, model_site.scale
-    if isinstance(one, Tensor) or isinstance(other, Tensor):
-        scales = one is other
-    else:
-        scales = one == other
+    numbers = not isinstance(one, Tensor) and not isinstance(other, Tensor)
+    scales = one is other or (numbers and bool(one == other))
     return scales and guide_site.mask is model_site.mask
 
 

@@ -149,8 +149,8 @@ class RenyiELBO(LossOfParts):
             for name in scored_sites(guide_sites)
         }
         bound = _by_row(log_p, rows) - _by_row(log_q, rows)
-        bound, score = torch.broadcast_tensors(bound, _by_row(scores, rows))
-        return _Particle(bound, score, torch.as_tensor(scale), *parts)
+        score = _by_row(scores, rows) + torch.zeros_like(bound)
+        return _Particle(bound + torch.zeros_like(score), score, torch.as_tensor(scale), *parts)
 
 
 class _Particle(NamedTuple):
