@@ -6,14 +6,14 @@ key, or from given values, and checks what it hands out and what it is handed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 
 import torch
 from pyro.distributions import constraints, is_validation_enabled
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import transform_to
 from torch.distributions.constraints import Constraint
 
@@ -26,6 +26,7 @@ from ._boundary import (
     let_not_adopt,
     let_subsample,
     message_distribution,
+    module_being_registered,
     plate_rows,
     plates_under_enumeration,
     registered,
@@ -41,7 +42,7 @@ from ._errors import (
     near,
 )
 from ._sites import is_exempt
-from ._substitute import Substitute
+from ._substitute import Substitution
 from .random import Key, name_key
 from .random._concrete import plain
 from .random._mode import KeyedRandom, draw
@@ -68,9 +69,12 @@ class Answers:
         params: Unconstrained values of parameters.
         key: Each draw depends on it and on the site's name.
         values: Values of latent sites, in place of draws.
-        substitute: Takes note of the ``torch.nn`` parameters that a plain Pyro model registers.
+        substitution: Takes note of what stands for the ``torch.nn`` parameters that a plain Pyro
+            model registers.
         collect: Whether a parameter that is not in ``params`` is added, at its initial value.
         draws: Whether sites without a value are drawn; if not, they are an error.
+        on_network: Told of each network that a ``pyro.module`` statement registers, with the
+            prefix that its names get.
     """
 
     def __init__(
@@ -78,10 +82,11 @@ class Answers:
         params: Mapping[str, Tensor],
         key: Key,
         values: Mapping[str, Tensor],
-        substitute: Substitute | None = None,
+        substitution: Substitution,
         *,
         collect: bool = False,
         draws: bool = True,
+        on_network: Callable[[nn.Module, str], None],
     ) -> None:
         self.params = dict(params)
         self.values = values
@@ -89,7 +94,8 @@ class Answers:
         self.params_read: set[str] = set()
         self.values_read: set[str] = set()
         self._key = key
-        self._substitute = substitute
+        self._substitution = substitution
+        self._on_network = on_network
         self._collect = collect
         self._draws = draws
 
@@ -146,6 +152,39 @@ class Answers:
         constraint = known[1] if known else msg["kwargs"].get("constraint", constraints.real)
         if again:  # a later read of a parameter has no constraint of its own
             constraint = self.constraints.get(name, constraint)
+        alias = self._alias(name, known[0] if known else init)
+        unconstrained = self._unconstrained(name, known, init, constraint, alias)
+        if isinstance(init, Tensor):
+            _check_like(name, unconstrained, init, constraint)
+        if alias is None:
+            self.params_read.add(name)
+            self.constraints[name] = constraint
+        value = unconstrained if constraint is constraints.real else _map(constraint, unconstrained)
+        if alias is None:
+            self._register(name, known, init, unconstrained, value)
+        if msg["cond_indep_stack"] and msg["kwargs"].get("event_dim") is not None:
+            value = let_subsample(value, unconstrained)
+        elif again:
+            value = let_not_adopt(value, name)
+        return value
+
+    def _alias(self, name: str, original: object) -> str | None:
+        """The other name under which the same parameter of a network stands in the params."""
+        if not isinstance(original, nn.Parameter):
+            return None
+        other = self._substitution.name_of(original)
+        return other if other != name else None
+
+    def _unconstrained(
+        self,
+        name: str,
+        known: tuple[Tensor, Constraint] | None,
+        init: object,
+        constraint: Constraint,
+        alias: str | None,
+    ) -> Tensor:
+        if alias is not None and isinstance(original := known[0] if known else init, Tensor):
+            return self._substitution.value_of(original)
         if name not in self.params:
             if not self._collect:
                 raise MissingNameError(
@@ -155,19 +194,24 @@ class Answers:
                 )
             start = known[0] if known else self._initial(name, init, constraint)
             self.params[name] = start.detach().clone()
-        unconstrained = self.params[name]
-        if isinstance(init, Tensor):
-            _check_like(name, unconstrained, init, constraint)
-        self.params_read.add(name)
-        self.constraints[name] = constraint
-        value = unconstrained if constraint is constraints.real else _map(constraint, unconstrained)
-        if self._substitute is not None and isinstance(init, torch.nn.Parameter):
-            self._substitute.register(init, value)
-        if msg["cond_indep_stack"] and msg["kwargs"].get("event_dim") is not None:
-            value = let_subsample(value, unconstrained)
-        elif again:
-            value = let_not_adopt(value, name)
-        return value
+        return self.params[name]
+
+    def _register(
+        self,
+        name: str,
+        known: tuple[Tensor, Constraint] | None,
+        init: object,
+        unconstrained: Tensor,
+        value: Tensor,
+    ) -> None:
+        """Let the network to which a parameter belongs compute with its value."""
+        if known:
+            self._substitution.register(name, known[0], unconstrained)
+        elif isinstance(init, nn.Parameter):
+            self._substitution.register(name, init, value)
+            net = module_being_registered(name)
+            if net is not None:
+                self._on_network(net, name[: name.index("$$$") + 3])
 
     def _initial(self, name: str, init: object, constraint: Constraint) -> Tensor:
         if init is None:
@@ -179,6 +223,8 @@ class Answers:
         if callable(init) and not isinstance(init, Tensor):
             with KeyedRandom(name_key(self._key, name)):
                 value = init()
+        if isinstance(value, nn.Parameter):
+            value = value.detach()
         if not isinstance(value, Tensor):
             raise DtypeError(
                 f"The initial value of the parameter {name!r} is {describe(value)}, which is no "

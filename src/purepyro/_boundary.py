@@ -6,12 +6,13 @@ ignore comment. When a new release of Pyro or torch moves something, this is the
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from functools import partial
-from types import MethodType, TracebackType
+from types import CodeType, FrameType, MethodType, TracebackType
 from typing import Any, TypeAlias, TypeVar, cast
 
 import pyro
@@ -29,7 +30,7 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger, _bound_partial
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_messenger import TraceHandler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution as TorchDistribution
 from torch.distributions import kl_divergence as _kl_divergence
 from torch.distributions.constraints import Constraint
@@ -51,6 +52,7 @@ RUN_LOCK = threading.RLock()
 _PYRO_MODULE: Any = pyro_module
 _STORE = pyro.get_param_store()
 _STORE_PARTS = ("_params", "_param_to_name", "_constraints")
+_MODULE_CODE: CodeType = cast("Any", pyro.module).__code__
 functorch: Any = cast("Any", torch._C)._functorch
 _len_torch_dispatch_stack: Callable[[], int] = cast("Any", torch._C)._len_torch_dispatch_stack
 
@@ -398,6 +400,28 @@ def registered(name: str) -> tuple[Tensor, Constraint] | None:
     if name not in _STORE:
         return None
     return _STORE._params[name], _STORE._constraints[name]
+
+
+def module_being_registered(name: str) -> nn.Module | None:
+    """The network whose parameter ``name`` a ``pyro.module`` statement under way registers.
+
+    Pyro sends a message for each parameter and none for the network.
+    """
+    if "$$$" not in name:
+        return None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is _MODULE_CODE:
+            net: nn.Module = frame.f_locals["nn_module"]
+            return net
+        frame = frame.f_back
+    return None
+
+
+def as_they_are() -> AbstractContextManager[object]:
+    """A block in which tensors are themselves, whatever a mode would put in their place."""
+    block: AbstractContextManager[object] = cast("Any", torch._C).DisableTorchFunction()
+    return block
 
 
 def is_tracing() -> bool:

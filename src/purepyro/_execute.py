@@ -7,11 +7,12 @@ This is the machinery under ``apply``, ``init`` and the rest: it installs the ha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from types import MethodType
 from typing import Any, Generic, Literal, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import attrs
 import torch
@@ -21,16 +22,19 @@ from torch.distributions.constraints import Constraint
 from ._answers import Answers
 from ._bind import bind, is_bound
 from ._boundary import Hermetic, generators, is_of_enumeration, wrapped_by
-from ._buffers import ACTIVE, Buffers
+from ._buffers import Buffers
 from ._errors import DeclarationError, describe
 from ._inputs import Inputs
+from ._nets import ACTIVE, Nets
 from ._node import Node, nodes
 from ._scope import FIELDS, GIVEN
 from ._sites import Recorder, Site
-from ._substitute import Substitute
+from ._skeleton import forget_compiled, refuse_script
+from ._snapshot import Snapshot
+from ._substitute import NeedsMode, RunMode, Substitution
 from .random import Key, name_key
 from .random._key import check_key
-from .random._mode import KeyedRandom
+from .random._source import KeySource
 
 R = TypeVar("R")
 
@@ -78,20 +82,153 @@ def execute(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     setting: Setting,
+    joint: Joint | None = None,
 ) -> Outcome[R]:
-    """Run ``model`` once, as a pure function of its arguments."""
+    """Run ``model`` once, as a pure function of its arguments.
+
+    Args:
+        model: Any model.
+        key: Its draws depend on it.
+        args: Its arguments.
+        kwargs: The same, by name.
+        setting: How to run it.
+        joint: The runs that this one is a part of; by default it is one by itself.
+    """
     as_model(model)
     check_key(key, single=True)
-    inputs = Inputs(setting.params, args, kwargs)
-    root = root_of(model)
-    run = _Run(model, key, args, kwargs, setting, plain=root is None)
-    redirect = root is None or _has_nets(root)
-    if redirect:
-        outcome = run(redirect=True)
-    else:
-        outcome = watched(lambda: run(redirect=_WATCHED.get() == "redirected"))
+    if joint is None:
+        given = Call(key, args, kwargs, setting.params)
+        return jointly((model,), given, lambda joint: _checked(joint, model, given, setting))
+    return _checked(joint, model, Call(key, args, kwargs, setting.params), setting)
+
+
+def _checked(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) -> Outcome[R]:
+    inputs = Inputs(setting.params, call.args, call.kwargs)
+    outcome = _run(joint, model, call, setting)
     inputs.require_unchanged()
     return outcome
+
+
+@attrs.frozen
+class Call:
+    """What a run is given besides its model."""
+
+    key: Key
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    params: Mapping[str, Tensor]
+
+
+@attrs.define
+class Joint:
+    """Runs that belong together, such as those of a guide and its model, and what follows.
+
+    Within it a network that one of the models registers computes with the params in all of them,
+    also while their sites are scored. Afterwards all networks and transforms are as they were.
+
+    Attributes:
+        substitution: What stands for which parameter.
+        snapshot: The networks and transforms, to be put back.
+        mode: What redirects torch's functions, if anything does.
+    """
+
+    substitution: Substitution
+    snapshot: Snapshot = attrs.field(factory=Snapshot)
+    mode: RunMode | None = None
+
+
+def jointly(models: tuple[Callable[..., object], ...], call: Call, body: Callable[[Joint], R]) -> R:
+    """What ``body`` returns, which runs the models, by :func:`execute`, and scores their sites."""
+    roots = [root_of(model) for model in models]
+    bare = [root for root in roots if root is not None and not _has_nets(root)]
+    if len(bare) == len(roots):
+        try:
+            return watched(
+                lambda: _opened(models, call, body, redirect=_WATCHED.get() == "redirected")
+            )
+        except NeedsMode:  # a statement in a Module registers a network
+            _HAS_NETS.update(dict.fromkeys(bare, True))
+    return _opened(models, call, body, redirect=True)
+
+
+# Models whose results were seen to have gradients in nothing but params and arguments. A mode sees
+# every parameter that a network computes with; this is for models that run without one.
+_REACHED: WeakSet[Any] = WeakSet()
+
+
+def require_in_params(model: Callable[..., object], joint: Joint, results: object) -> None:
+    """Refuse results with a gradient in a parameter of a network that nobody registered.
+
+    It is looked for once for each model, since it takes a walk through the graph of the gradient.
+
+    Raises:
+        MissingNameError: naming it.
+    """
+    owner = root_of(model) or model
+    try:
+        if owner in _REACHED:
+            return
+    except TypeError:  # it cannot be hashed
+        return
+    if joint.substitution.require_in_params(results):
+        with suppress(TypeError):
+            _REACHED.add(owner)
+
+
+def _opened(
+    models: tuple[Callable[..., object], ...],
+    call: Call,
+    body: Callable[[Joint], R],
+    *,
+    redirect: bool,
+) -> R:
+    find = partial(_register_all, models, call) if len(models) > 1 else None
+    given = call.params, call.args, call.kwargs
+    joint = Joint(Substitution(given, find, redirects=redirect))
+    try:
+        if not redirect:
+            return body(joint)
+        joint.mode = RunMode(name_key(call.key, "<torch>"), joint.substitution)
+        with joint.mode:
+            return body(joint)
+    finally:
+        joint.snapshot.restore()
+
+
+# The parameters that plain models register, which is found out by running them.
+_REGISTERED: WeakKeyDictionary[Callable[..., object], dict[str, Tensor]] = WeakKeyDictionary()
+
+
+def _register_all(
+    models: tuple[Callable[..., object], ...], call: Call, substitution: Substitution
+) -> None:
+    """Register what any of the models does: one may use a network before another registers it."""
+    for model in models:
+        if root_of(model) is not None:
+            continue
+        for name, original in _registered_by(model, call).items():
+            if substitution.name_of(original) is None:
+                value = call.params.get(name)
+                substitution.register(name, original, original.detach() if value is None else value)
+
+
+def _registered_by(model: Callable[..., object], call: Call) -> Mapping[str, Tensor]:
+    try:
+        known = _REGISTERED.get(model)
+    except TypeError:  # it cannot be hashed
+        known = None
+    if known is None:
+        joint = Joint(Substitution((call.params, call.args, call.kwargs)))
+        joint.mode = RunMode(name_key(call.key, "<torch>"), joint.substitution)
+        setting = Setting(params=call.params, collect=True)
+        # The run itself is of no interest, nor how far it comes.
+        with suppress(Exception), torch.no_grad(), joint.mode:
+            _run(joint, model, call, setting)
+        joint.snapshot.restore()
+        known = dict(joint.substitution.originals)
+        with suppress(TypeError):
+            _REGISTERED[model] = known
+    return known
 
 
 def as_model(model: object) -> Callable[..., Any]:
@@ -123,64 +260,62 @@ def root_of(model: object) -> Node | None:
     return None
 
 
-@attrs.frozen
-class _Run(Generic[R]):
-    """One run, still to be started: it can be started again."""
+def _run(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) -> Outcome[R]:
+    recorder, buffers = Recorder(joint.snapshot, joint.mode), Buffers(setting.state)
+    answers = Answers(
+        setting.params,
+        call.key,
+        setting.values,
+        joint.substitution,
+        collect=setting.collect,
+        draws=setting.draws,
+        on_network=partial(_adopt, joint, buffers),
+    )
+    given = None if setting.collect else frozenset(setting.params)
+    fields: set[str] = set()
+    nets = Nets(joint.substitution, buffers)
+    tokens = ACTIVE.set(nets), GIVEN.set(given), FIELDS.set(fields)
+    if joint.mode is not None:
+        joint.mode.source = KeySource(name_key(call.key, "<torch>"))
+    try:
+        with Hermetic(recorder, answers.answer):
+            if isinstance(model, nn.Module):
+                _adopt(joint, buffers, model, "")
+            result = _callable(model)(*call.args, **call.kwargs)
+    except Exception as error:
+        _note_local_fields(error, [s for s in recorder.sites.values() if s.name in fields])
+        if is_of_enumeration(error):
+            raise DeclarationError(
+                "Pyro's own sum over discrete sites, in infer_discrete, compute_marginals or "
+                "sample_posterior, has no rule for torch.vmap and torch.func.grad, under which "
+                "this run is. Use purepyro.infer.TraceEnum_ELBO().sample_posterior(model, "
+                "guide, params, key, *args), or its compute_marginals, which take both."
+            ) from error
+        raise
+    finally:
+        ACTIVE.reset(tokens[0])
+        GIVEN.reset(tokens[1])
+        FIELDS.reset(tokens[2])
+        buffers.finish()
+    return Outcome(
+        joint.substitution.within(result) if joint.substitution else result,
+        recorder.sites,
+        answers.params,
+        answers.constraints,
+        answers.params_read,
+        answers.values_read,
+        buffers,
+    )
 
-    model: Callable[..., R]
-    key: Key
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    setting: Setting
-    plain: bool
 
-    def __call__(self, *, redirect: bool) -> Outcome[R]:
-        """Run; with ``redirect``, torch's own random functions (dropout) draw from the key too."""
-        setting, recorder, buffers = self.setting, Recorder(), Buffers(self.setting.state)
-        substitute = Substitute() if self.plain else None
-        answers = Answers(
-            setting.params,
-            self.key,
-            setting.values,
-            substitute,
-            collect=setting.collect,
-            draws=setting.draws,
-        )
-        given = None if setting.collect else frozenset(setting.params)
-        fields: set[str] = set()
-        tokens = ACTIVE.set(buffers), GIVEN.set(given), FIELDS.set(fields)
-        try:
-            with ExitStack() as stack:
-                stack.enter_context(Hermetic(recorder, answers.answer))
-                if redirect:
-                    stack.enter_context(KeyedRandom(name_key(self.key, "<torch>")))
-                if substitute is not None:
-                    _register_buffers(self.model, substitute, buffers)
-                    stack.enter_context(substitute)
-                result = _callable(self.model)(*self.args, **self.kwargs)
-        except Exception as error:
-            _note_local_fields(error, [s for s in recorder.sites.values() if s.name in fields])
-            if is_of_enumeration(error):
-                raise DeclarationError(
-                    "Pyro's own sum over discrete sites, in infer_discrete, compute_marginals or "
-                    "sample_posterior, has no rule for torch.vmap and torch.func.grad, under which "
-                    "this run is. Use purepyro.infer.TraceEnum_ELBO().sample_posterior(model, "
-                    "guide, params, key, *args), or its compute_marginals, which take both."
-                ) from error
-            raise
-        finally:
-            ACTIVE.reset(tokens[0])
-            GIVEN.reset(tokens[1])
-            FIELDS.reset(tokens[2])
-        return Outcome(
-            result,
-            recorder.sites,
-            answers.params,
-            answers.constraints,
-            answers.params_read,
-            answers.values_read,
-            buffers,
-        )
+def _adopt(joint: Joint, buffers: Buffers, net: nn.Module, prefix: str) -> None:
+    """Let a network that computes on itself use copies of its buffers, and leave no trace."""
+    refuse_script(net)
+    joint.snapshot.keep_network(net)
+    joint.substitution.know(prefix.removesuffix("$$$"), net)
+    forget_compiled(net)
+    for original, copy in buffers.watch(net, prefix):
+        joint.substitution.put(original, copy)
 
 
 # Whether somebody looks on: runs without redirection, or with it since they were seen to draw.
@@ -255,10 +390,3 @@ def _callable(model: Callable[..., R]) -> Callable[..., R]:
         if isinstance(owner, Node) and not is_bound(owner):
             return MethodType(model.__func__, bind(owner))
     return model
-
-
-def _register_buffers(model: object, substitute: Substitute, buffers: Buffers) -> None:
-    """A ``PyroModule`` holds its buffers itself: let it work on copies of them."""
-    if isinstance(model, nn.Module):
-        for original, copy in buffers.watch(model):
-            substitute.register(original, copy)

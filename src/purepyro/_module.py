@@ -21,7 +21,9 @@ from torch import Tensor, nn
 from ._bind import bind, is_bound
 from ._errors import DeclarationError, FrozenError, describe
 from ._fields import Field, PyroParam, static
+from ._nets import ACTIVE
 from ._node import Node, children, map_children
+from ._substitute import Substitution, SubstitutionMode
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -84,8 +86,14 @@ class Module(Node):
 
     def __call__(self: HasForward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run ``forward``: inside a run as part of it, outside as an ordinary Pyro model."""
-        node = _runnable(self)
-        return node.forward(*args, **kwargs)
+        if not isinstance(self, Module) or is_bound(self):
+            return self.forward(*args, **kwargs)
+        substitution = Substitution(strict=False)
+        node = _runnable(self, substitution)
+        if not substitution or ACTIVE.get() is not None:
+            return node.forward(*args, **kwargs)
+        with SubstitutionMode(substitution):
+            return node.forward(*args, **kwargs)
 
     # Never: nothing may be assigned, also to a name that is none (a typo), and checkers say so.
     def __setattr__(self, name: str, value: Never) -> None:
@@ -106,16 +114,15 @@ class Module(Node):
 Runnable = TypeVar("Runnable")
 
 
-def _runnable(module: Runnable) -> Runnable:
-    """``module`` itself in a run, else its copy for a run of its own."""
-    if not isinstance(module, Module) or is_bound(module):
-        return module
+def _runnable(module: Runnable, substitution: Substitution) -> Runnable:
+    """The copy of ``module`` for a run of its own."""
+    assert isinstance(module, Module)
     if not callable(getattr(module, "forward", None)):
         raise DeclarationError(
             f"{type(module).__name__} was called, but has no forward, so there is nothing to run. "
             "Define `def forward(self, ...)`, or read its fields from a Module that holds it."
         )
-    bound = bind(module)
+    bound = bind(module, substitution)
     assert isinstance(bound, type(module))
     return bound
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Literal
 
 import attrs
@@ -21,6 +22,8 @@ from ._boundary import (
     scale_and_mask,
 )
 from ._errors import DuplicateSiteError
+from ._snapshot import Snapshot
+from ._substitute import RunMode
 
 Kind = Literal["latent", "observed", "deterministic", "factor", "subsample"]
 
@@ -37,19 +40,37 @@ class Site:
     mask: Tensor | bool | None
     plates: Plates
     auxiliary: bool
+    mode: RunMode | None = attrs.field(default=None, repr=False)
     marked: bool = False  # for enumeration
 
     def log_density(self) -> Tensor:
         """The log density of the value, scaled and masked, of the shape of the site's batch."""
+        return self._log_density
+
+    @cached_property
+    def _log_density(self) -> Tensor:
+        if self.mode is not None and not self.mode.is_on:
+            with self.mode:  # the distribution may hold parameters of networks
+                return self._scored()
+        return self._scored()
+
+    def _scored(self) -> Tensor:
         return scale_and_mask(log_prob(self.fn, self.value), self.scale, self.mask)
 
 
 class Recorder(Messenger):
     """The handler at the bottom of a run's stack: it keeps the sites that reach it."""
 
-    def __init__(self) -> None:
+    def __init__(self, snapshot: Snapshot, mode: RunMode | None) -> None:
         super().__init__()
         self.sites: dict[str, Site] = {}
+        self._snapshot = snapshot
+        self._mode = mode
+
+    def _process_message(self, msg: Msg) -> None:
+        # Before it is drawn, since that fills the caches of its transforms.
+        if msg["type"] == "sample":
+            self._snapshot.keep_caches(msg["fn"])
 
     def _postprocess_message(self, msg: Msg) -> None:
         infer = message_infer(msg)
@@ -62,15 +83,19 @@ class Recorder(Messenger):
                 "would shadow the other. Give one another name; if a Module is meant to be two, "
                 "hold two instances of it."
             )
+        value = message_value(msg)
+        if self._mode is not None:
+            value = self._mode.substitution.value_of(value)
         self.sites[name] = Site(
             name=name,
             kind=_kind(msg),
             fn=message_distribution(msg),
-            value=message_value(msg),
+            value=value,
             scale=msg["scale"],
             mask=msg["mask"],
             plates=msg["cond_indep_stack"],
             auxiliary=bool(infer.get("is_auxiliary")),
+            mode=self._mode,
             marked=bool(infer.get("enumerate")),
         )
 

@@ -301,6 +301,7 @@ class Ensemble(Generic[P]):
             chunk_size=chunk_size,
             members=state.members,
             pair_of=pair_of,
+            buffers=state.svi.buffers,
         )
 
     def _svi_of(self, members: object) -> SVI[P]:

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from .._boundary import scale_and_mask
 from .._errors import MissingNameError, ShapeError, UnknownNameError, describe, near
-from .._execute import Setting, execute
 from .._sites import Site
 from .._types import Values
+from ..infer._both import Both, BufferFlow, Pair
 from ..infer._elbo import check_chunk_size, check_num_particles, feeds_model
 from ..random import Key, fold_in, split
 from ..random._reuse import consume, unchecked
@@ -29,7 +29,7 @@ from ._uncertainty import (
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Pair = tuple[Callable[..., object], Callable[..., object] | None]
+ModelAndGuide = tuple[Callable[..., object], Callable[..., object] | None]
 
 
 @attrs.frozen
@@ -54,6 +54,9 @@ class EnsemblePredictive(Generic[P]):
         chunk_size: How many runs to hold in memory at once; ``None``: all.
         members: The members' settings, where model and guide are made of them.
         pair_of: From a member's slice of ``members`` to its model and guide.
+        buffers: The buffers of networks (the statistics of BatchNorm) with the members first, such
+            as ``state.svi.buffers``; by default those that the networks hold. Runs may not change
+            them: put the networks into evaluation mode, ``net.eval()``.
 
     Source: Lakshminarayanan et al. 2017, "Simple and Scalable Predictive Uncertainty Estimation
     using Deep Ensembles".
@@ -81,7 +84,8 @@ class EnsemblePredictive(Generic[P]):
     site: str | None = attrs.field(default=None, kw_only=True)
     chunk_size: int | None = attrs.field(default=None, kw_only=True, validator=check_chunk_size)
     members: object = attrs.field(default=(), kw_only=True)
-    pair_of: Callable[[Any], Pair] | None = attrs.field(default=None, kw_only=True)
+    pair_of: Callable[[Any], ModelAndGuide] | None = attrs.field(default=None, kw_only=True)
+    buffers: Values | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         _members_in(self.params)
@@ -146,44 +150,47 @@ class EnsemblePredictive(Generic[P]):
         with unchecked():
             keys = split(split(key, count), draws).transpose(0, 1).flatten(0, 1)
 
-        def one(params: dict[str, Tensor], key: Tensor, members: object) -> T:
-            pair = (self.model, self.guide) if self.pair_of is None else self.pair_of(members)
-            return read(self._site(pair, params, Key(key), args, kwargs))
+        def one(
+            params: dict[str, Tensor],
+            key: Tensor,
+            members: object,
+            buffers: dict[str, Tensor],
+        ) -> T:
+            model, guide = (
+                (self.model, self.guide) if self.pair_of is None else self.pair_of(members)
+            )
+            pair = Pair(model, guide, params, args, kwargs)
+            return pair.together(
+                Key(key),
+                lambda both: read(self._site(both, Key(key), guided=guide is not None)),
+                BufferFlow(buffers or None, frozen=True),
+            )
 
         runs = count * draws
         size = min(self.chunk_size or runs, runs)
         parts = []
         for start in range(0, runs, size):
             index = torch.arange(start, min(start + size, runs))
-            params, members = taken((dict(self.params), self.members), index // draws)
-            parts.append(torch.vmap(one)(params, taken(keys, index), members))
+            own = dict(self.params), self.members, dict(self.buffers or {})
+            params, members, buffers = taken(own, index // draws)
+            parts.append(torch.vmap(one)(params, taken(keys, index), members, buffers))
         return joined(parts)
 
-    def _site(
-        self,
-        pair: Pair,
-        params: Values,
-        key: Key,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> Site:
+    def _site(self, both: Both, key: Key, *, guided: bool) -> Site:
         """The site to predict, in one run of the guide and the model."""
-        model, guide = pair
         values: dict[str, Tensor] = {}
-        if guide is not None:
-            drawn = execute(guide, key, args, kwargs, Setting(params=params)).sites
+        if guided:
+            drawn = both.run_guide(key).sites
             values = {name: site.value for name, site in drawn.items() if feeds_model(site)}
         # A key of its own: the guide's draws must not come back at sites it has no part in.
-        setting = Setting(params=params, values=values)
-        outcome = execute(model, fold_in(key, 0), args, kwargs, setting)
-        outcome.buffers.require_unchanged()
-        found = self._chosen(outcome.sites, values)
+        sites = both.run_model(fold_in(key, 0), values).sites
+        found = self._chosen(sites, values)
         others = [
             name
-            for name, site in outcome.sites.items()
+            for name, site in sites.items()
             if site.kind == "latent" and name not in values and name != found.name
         ]
-        if guide is None and others:
+        if not guided and others:
             raise MissingNameError(
                 f"The model has the latent sites {others}, but there is no guide, so they would be "
                 "drawn from the prior. Write EnsemblePredictive(..., guide=guide)."

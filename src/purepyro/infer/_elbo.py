@@ -32,10 +32,11 @@ from .._errors import (
     UnknownNameError,
     describe,
 )
-from .._execute import Setting, execute, watched
+from .._particles import expand_state, reduce_state
 from .._sites import Site
-from .._types import Values
+from .._types import State, Values
 from ..random import Key, split
+from ._both import Both, BufferFlow, Pair
 
 T = TypeVar("T")
 
@@ -93,16 +94,6 @@ class ELBOParts(NamedTuple):
     loss: Tensor
     log_likelihood: Tensor
     kl: Tensor
-
-
-class Both(NamedTuple):
-    """A model and a guide with what both are given."""
-
-    model: Callable[..., object]
-    guide: Callable[..., object]
-    params: Values
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
 
 
 def check_num_particles(_: object, field: attrs.Attribute[int], count: int) -> None:
@@ -167,7 +158,6 @@ class LossOfParts(ABC):
         """
         return self.parts(model, guide, params, key, *args, **kwargs).loss
 
-    @abstractmethod
     def parts(
         self,
         model: Callable[..., object],
@@ -179,6 +169,36 @@ class LossOfParts(ABC):
         **kwargs: Any,
     ) -> ELBOParts:
         """The loss and what it is made of; arguments as for :meth:`loss`."""
+        return self._estimate(Pair(model, guide, params, args, kwargs), key, None)[0]
+
+    def loss_with_state(
+        self,
+        model: Callable[..., object],
+        guide: Callable[..., object],
+        params: Values,
+        key: Key,
+        state: Values,
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[Tensor, State]:
+        """The loss, and the buffers of the networks in model and guide after the runs.
+
+        Args:
+            model: As for :meth:`loss`.
+            guide: As for :meth:`loss`.
+            params: As for :meth:`loss`.
+            key: As for :meth:`loss`.
+            state: The buffers before the runs, by name; such as ``SVIState.buffers``.
+            *args: Arguments of both.
+            **kwargs: The same, by name.
+        """
+        parts, after = self._estimate(Pair(model, guide, params, args, kwargs), key, state)
+        return parts.loss, after
+
+    @abstractmethod
+    def _estimate(self, pair: Pair, key: Key, state: Values | None) -> tuple[ELBOParts, State]:
+        """The loss with its parts, and the buffers after it, which start from ``state``."""
 
 
 @attrs.frozen
@@ -196,24 +216,16 @@ class ParticleELBO(LossOfParts):
     chunk_size: int | None = attrs.field(default=None, validator=check_chunk_size)
     kl_weight: Tensor | float = attrs.field(default=1.0, validator=_check_kl_weight, kw_only=True)
 
-    def parts(
-        self,
-        model: Callable[..., object],
-        guide: Callable[..., object],
-        params: Values,
-        key: Key,
-        /,
-        *args: Any,
-        **kwargs: Any,
-    ) -> ELBOParts:
-        """The loss and its parts, log likelihood and KL; arguments as for :meth:`loss`."""
-        both = Both(model, guide, params, args, kwargs)
+    def _estimate(self, pair: Pair, key: Key, state: Values | None) -> tuple[ELBOParts, State]:
+        def particle(key: Key, state: State | None) -> tuple[ELBOParts, State]:
+            flow = BufferFlow(state)
+            parts = pair.together(key, lambda both: self._particle(both, key), flow)
+            return parts, flow.state or {}
 
-        def particle(key: Key) -> ELBOParts:
-            return self._particle(both, key)
-
-        parts = over_particles(particle, key, self.num_particles, self.chunk_size)
-        return parts if self.num_particles == 1 else ELBOParts(*(part.mean(0) for part in parts))
+        parts, after = over_particles(particle, key, self.num_particles, self.chunk_size, state)
+        if self.num_particles > 1:
+            parts = ELBOParts(*(part.mean(0) for part in parts))
+        return parts, after
 
     @abstractmethod
     def _particle(self, both: Both, key: Key, /) -> ELBOParts:
@@ -231,15 +243,30 @@ class ParticleELBO(LossOfParts):
         return kl if plain else self.kl_weight * kl
 
 
-def over_particles(particle: Callable[[Key], T], key: Key, count: int, chunk_size: int | None) -> T:
-    """What comes of every particle, along a first dimension, which a single one does without."""
+def over_particles(
+    particle: Callable[[Key, State | None], tuple[T, State]],
+    key: Key,
+    count: int,
+    chunk_size: int | None,
+    state: Values | None,
+) -> tuple[T, State]:
+    """What comes of every particle, along a first dimension, which a single one does without.
+
+    Each particle has the networks' buffers for itself; their mean comes out.
+    """
+    own = None if state is None else dict(state)
     if count == 1:
-        return particle(key)
+        return particle(key, own)
 
-    def one(key: Tensor) -> T:
-        return particle(Key(key))
+    def one(key: Tensor, state: State | None) -> tuple[T, State]:
+        return particle(Key(key), state)
 
-    return torch.vmap(one, chunk_size=chunk_size)(split(key, count))
+    if not own:
+        results, _ = torch.vmap(lambda key: one(key, own), chunk_size=chunk_size)(split(key, count))
+        return results, own or {}
+    run = torch.vmap(one, chunk_size=chunk_size)
+    results, states = run(split(key, count), expand_state(own, count))
+    return results, reduce_state(states, "mean")
 
 
 @final
@@ -325,7 +352,8 @@ def run_both(
     sums_out: bool,
 ) -> tuple[dict[str, Site], dict[str, Site]]:
     """The same; where a loss ``sums_out`` discrete sites, the guide may do without them."""
-    model_sites, guide_sites = _run(Both(model, guide, params, args, kwargs), key)
+    pair, flow = Pair(model, guide, params, args, kwargs), BufferFlow(strict=False)
+    model_sites, guide_sites = pair.together(key, partial(_run_and_score, key=key), flow)
     guide_sites = own_sites(guide, guide_sites)
     discrete = {
         name
@@ -337,18 +365,18 @@ def run_both(
 
 
 def _run(both: Both, key: Key) -> tuple[dict[str, Site], dict[str, Site]]:
-    return watched(partial(_run_one_after_the_other, both, key))
+    guided = both.run_guide(key).sites
+    values = {name: site.value for name, site in guided.items() if feeds_model(site)}
+    return both.run_model(key, values).sites, guided
 
 
-def _run_one_after_the_other(both: Both, key: Key) -> tuple[dict[str, Site], dict[str, Site]]:
-    setting = Setting(params=both.params)
-    guided = execute(both.guide, key, both.args, both.kwargs, setting)
-    guided.buffers.require_unchanged()
-    values = {name: site.value for name, site in guided.sites.items() if feeds_model(site)}
-    setting = Setting(params=both.params, values=values)
-    modelled = execute(both.model, key, both.args, both.kwargs, setting)
-    modelled.buffers.require_unchanged()
-    return modelled.sites, guided.sites
+def _run_and_score(both: Both, key: Key) -> tuple[dict[str, Site], dict[str, Site]]:
+    """The same, for sites to be looked at later: scored while their transforms remember them."""
+    model_sites, guide_sites = _run(both, key)
+    for site in (*guide_sites.values(), *model_sites.values()):
+        if site.kind != "subsample":
+            site.log_density()
+    return model_sites, guide_sites
 
 
 def feeds_model(site: Site) -> bool:

@@ -22,13 +22,13 @@ from .._errors import (
     UnknownNameError,
     describe,
 )
-from .._execute import Outcome, Setting, execute
+from .._execute import Outcome, Setting
 from .._sites import Site
 from .._types import Values
 from ..random import Key, name_key
+from ._both import Both, BufferFlow, Pair
 from ._boundary import Enumerated, Marginal, draws, expectations, marginals, packed_up
 from ._elbo import (
-    Both,
     ELBOParts,
     ParticleELBO,
     check_rows,
@@ -141,8 +141,8 @@ class TraceEnum_ELBO(ParticleELBO):
             >>> TraceEnum_ELBO().sample_posterior(model, lambda x: None, {}, random.key(0), x)
             {'k': tensor([0, 1, 1])}
         """
-        both = Both(model, guide, params, args, kwargs)
-        return self._of_summed_out(both, key, partial(draws, key_of=partial(name_key, key)))
+        pair = Pair(model, guide, params, args, kwargs)
+        return self._of_summed_out(pair, key, partial(draws, key_of=partial(name_key, key)))
 
     def compute_marginals(
         self,
@@ -177,14 +177,23 @@ class TraceEnum_ELBO(ParticleELBO):
             >>> TraceEnum_ELBO().compute_marginals(model, nothing, {}, random.key(0), x)["k"].probs
             tensor([0.5000, 0.5000])
         """
-        return self._of_summed_out(Both(model, guide, params, args, kwargs), key, marginals)
+        return self._of_summed_out(Pair(model, guide, params, args, kwargs), key, marginals)
 
-    def _of_summed_out(self, both: Both, key: Key, infer: Callable[[Trace, Trace], T]) -> T:
+    def _of_summed_out(self, pair: Pair, key: Key, infer: Callable[[Trace, Trace], T]) -> T:
         if self.num_particles != 1:
             raise DeclarationError(
                 f"TraceEnum_ELBO has num_particles={self.num_particles}, but a posterior is at one "
                 "draw of the guide. Use TraceEnum_ELBO(), and torch.vmap over keys for more draws."
             )
+
+        def inferred(both: Both) -> T:
+            traces = self._summed_out(both, key)
+            with _worded():
+                return infer(*traces)
+
+        return pair.together(key, inferred)
+
+    def _summed_out(self, both: Both, key: Key) -> tuple[Trace, Trace]:
         runs = self._runs(both, key)
         if runs.guide.enumerated:
             raise DeclarationError(
@@ -198,9 +207,7 @@ class TraceEnum_ELBO(ParticleELBO):
                 "the sites by config_enumerate(model), and leave them out of the guide."
             )
         with _worded():
-            return infer(
-                *packed_up(runs.model.trace, runs.guide.trace, runs.plates, runs.guide_sites)
-            )
+            return packed_up(runs.model.trace, runs.guide.trace, runs.plates, runs.guide_sites)
 
     def _particle(self, both: Both, key: Key) -> ELBOParts:
         runs = self._runs(both, key)
@@ -257,20 +264,16 @@ def _worded() -> Iterator[None]:
 
 
 def _run(run: Enumerated, both: Both, key: Key) -> Outcome[object]:
-    outcome: Outcome[object] = execute(
-        run.fn, key, both.args, both.kwargs, Setting(params=both.params)
-    )
-    outcome.buffers.require_unchanged()
-    return outcome
+    return both.run(run.fn, key, Setting(params=both.params))
 
 
 def _plate_nesting(both: Both, key: Key) -> int:
     """How many dimensions the plates take, by a run without enumeration."""
+    aside = both._replace(flow=BufferFlow(both.flow.state, strict=False))
     with torch.no_grad():
-        guided = execute(both.guide, key, both.args, both.kwargs, Setting(params=both.params))
+        guided = aside.run_guide(key)
         values = {name: site.value for name, site in guided.sites.items() if feeds_model(site)}
-        setting = Setting(params=both.params, values=values)
-        modelled = execute(both.model, key, both.args, both.kwargs, setting)
+        modelled = aside.run_model(key, values)
     dims = [
         -frame.dim
         for site in (*guided.sites.values(), *modelled.sites.values())

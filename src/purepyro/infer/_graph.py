@@ -13,8 +13,8 @@ from .._boundary import Plates
 from .._errors import DeclarationError
 from .._sites import Site
 from ..random import Key
+from ._both import Both
 from ._elbo import (
-    Both,
     ELBOParts,
     ParticleELBO,
     guide_densities,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, ParamSpec
 
 import attrs
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from .._boundary import scale_and_mask
 from .._errors import MissingNameError, ShapeError, describe
-from .._execute import Setting, execute
+from .._execute import Call, Joint, Setting, execute, jointly
+from .._sites import Site
 from .._types import Values
 from ..random import key
 from ._predictive import draws_of, require_sites
@@ -80,18 +81,25 @@ class LogLikelihood(Generic[P]):
 
         def one(values: dict[str, Tensor]) -> dict[str, Tensor]:
             setting = Setting(params=self.params, values=values, draws=False)
-            outcome = execute(self.model, key(0), args, kwargs, setting)
-            outcome.buffers.require_unchanged()
-            require_sites(values, outcome.sites)
-            observed = [site for site in outcome.sites.values() if site.kind == "observed"]
-            if not observed:
-                raise MissingNameError(
-                    "The model observed nothing in this run, so there is no likelihood. Pass the "
-                    "data, or condition the model on it by poutine.condition."
-                )
-            return {
-                site.name: scale_and_mask(site.fn.log_prob(site.value), 1.0, site.mask)
-                for site in observed
-            }
+
+            def scored(joint: Joint) -> dict[str, Tensor]:
+                outcome = execute(self.model, key(0), args, kwargs, setting, joint)
+                outcome.buffers.require_unchanged()
+                require_sites(values, outcome.sites)
+                return _densities(outcome.sites.values())
+
+            return jointly((self.model,), Call(key(0), args, kwargs, self.params), scored)
 
         return torch.vmap(one, chunk_size=self.chunk_size)(dict(self.posterior_samples))
+
+
+def _densities(sites: Iterable[Site]) -> dict[str, Tensor]:
+    observed = [site for site in sites if site.kind == "observed"]
+    if not observed:
+        raise MissingNameError(
+            "The model observed nothing in this run, so there is no likelihood. Pass the "
+            "data, or condition the model on it by poutine.condition."
+        )
+    return {
+        site.name: scale_and_mask(site.fn.log_prob(site.value), 1.0, site.mask) for site in observed
+    }

@@ -14,7 +14,8 @@ from .._boundary import kl_divergence, scale_and_mask
 from .._errors import DeclarationError
 from .._sites import Site
 from ..random import Key
-from ._elbo import Both, ELBOParts, ParticleELBO, guide_densities, run_matched
+from ._both import Both
+from ._elbo import ELBOParts, ParticleELBO, guide_densities, run_matched
 
 
 @final

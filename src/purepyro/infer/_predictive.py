@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from .._errors import DeclarationError, ShapeError, UnknownNameError, describe, near
-from .._execute import Setting, execute
 from .._sites import Site
 from .._types import Values
 from ..random import Key, fold_in, split
 from ..random._reuse import consume, unchecked
+from ._both import Both, BufferFlow, Pair
 from ._elbo import feeds_model
 
 P = ParamSpec("P")
@@ -34,6 +34,9 @@ class Predictive(Generic[P]):
         return_sites: The names of the sites to return; by default all that were not given: new
             random sites and deterministic ones.
         chunk_size: How many runs to hold in memory at once; ``None``: all.
+        buffers: The buffers of networks (the statistics of BatchNorm), such as ``state.buffers`` of
+            SVI; by default those that the networks hold. Runs may not change them: put the
+            networks into evaluation mode, ``net.eval()``.
 
     Source: ``pyro.infer.Predictive``.
 
@@ -57,6 +60,7 @@ class Predictive(Generic[P]):
     num_samples: int | None = attrs.field(default=None, kw_only=True)
     return_sites: Sequence[str] | None = attrs.field(default=None, kw_only=True)
     chunk_size: int | None = attrs.field(default=None, kw_only=True)
+    buffers: Values | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if self.posterior_samples is not None and self.guide is not None:
@@ -81,23 +85,27 @@ class Predictive(Generic[P]):
         given = dict(self.posterior_samples or {})
         count = _count(given, self.num_samples)
 
+        pair = Pair(self.model, self.guide, self.params, args, kwargs)
+
+        buffers = None if self.buffers is None else dict(self.buffers)
+
         def one(key: Tensor, given: dict[str, Tensor]) -> dict[str, Tensor]:
-            values = given
-            if self.guide is not None:
-                guided = execute(
-                    self.guide, Key(key), args, kwargs, Setting(params=self.params)
-                ).sites
-                values = {name: site.value for name, site in guided.items() if feeds_model(site)}
-            # A key of its own: the guide's draws must not come back at sites it has no part in.
-            key = fold_in(Key(key), 0)
-            setting = Setting(params=self.params, values=values)
-            outcome = execute(self.model, Key(key), args, kwargs, setting)
-            require_sites(given, outcome.sites)
-            return self._selected(outcome.sites, values)
+            flow = BufferFlow(buffers, frozen=True)
+            return pair.together(Key(key), lambda both: self._draw(both, Key(key), given), flow)
 
         with unchecked():
             keys = split(key, count)
         return torch.vmap(one, chunk_size=self.chunk_size)(keys, given)
+
+    def _draw(self, both: Both, key: Key, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        values: Values = given
+        if self.guide is not None:
+            guided = both.run_guide(key).sites
+            values = {name: site.value for name, site in guided.items() if feeds_model(site)}
+        # A key of its own: the guide's draws must not come back at sites it has no part in.
+        sites = both.run_model(fold_in(key, 0), values).sites
+        require_sites(given, sites)
+        return self._selected(sites, values)
 
     def _selected(self, sites: Mapping[str, Site], values: Values) -> dict[str, Tensor]:
         shown = {n: s.value for n, s in sites.items() if s.kind not in ("factor", "subsample")}

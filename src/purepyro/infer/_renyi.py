@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, final
+from collections.abc import Mapping
+from typing import NamedTuple, final
 
 import attrs
 import torch
@@ -14,10 +14,10 @@ from .._answers import rows_drawn_by
 from .._boundary import log_prob
 from .._errors import DeclarationError, DtypeError, describe
 from .._sites import Site
-from .._types import Values
+from .._types import State, Values
 from ..random import Key
+from ._both import Both, BufferFlow, Pair
 from ._elbo import (
-    Both,
     ELBOParts,
     LossOfParts,
     check_chunk_size,
@@ -91,25 +91,15 @@ class RenyiELBO(LossOfParts):
     num_particles: int = attrs.field(default=2, validator=check_num_particles)
     chunk_size: int | None = attrs.field(default=None, validator=check_chunk_size)
 
-    def parts(
-        self,
-        model: Callable[..., object],
-        guide: Callable[..., object],
-        params: Values,
-        key: Key,
-        /,
-        *args: Any,
-        **kwargs: Any,
-    ) -> ELBOParts:
-        """The loss, and the means over particles of the log likelihood and the KL term."""
-        both = Both(model, guide, params, args, kwargs)
-
-        def particle(key: Key) -> _Particle:
-            return self._particle(both, key)
+    def _estimate(self, pair: Pair, key: Key, state: Values | None) -> tuple[ELBOParts, State]:
+        def particle(key: Key, state: State | None) -> tuple[_Particle, State]:
+            flow = BufferFlow(state)
+            one = pair.together(key, lambda both: self._particle(both, key), flow)
+            return one, flow.state or {}
 
         # A row of one particle must be the same row of data in all of them.
         with rows_drawn_by(key):
-            each = over_particles(particle, key, self.num_particles, self.chunk_size)
+            each, after = over_particles(particle, key, self.num_particles, self.chunk_size, state)
         if self.num_particles == 1:
             each = _Particle(*(part[None] for part in each))
         scale = each.scale.detach()[0]
@@ -121,7 +111,8 @@ class RenyiELBO(LossOfParts):
         surrogate = surrogate - (losses - self._of_the_others(log_weights)) * each.score
         surrogate = (scale * surrogate).sum()
         loss = ((scale * losses).sum() + surrogate).detach() - surrogate
-        return ELBOParts(loss, each.log_likelihood.mean().detach(), each.kl.mean().detach())
+        means = each.log_likelihood.mean().detach(), each.kl.mean().detach()
+        return ELBOParts(loss, *means), after
 
     def _of_the_others(self, log_weights: Tensor) -> Tensor:
         """The loss without each particle in turn: what it is compared with, for less noise."""

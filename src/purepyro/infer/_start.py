@@ -10,11 +10,12 @@ import attrs
 import torch
 
 from .._boundary import unvalidated
+from .._buffers import Buffers
 from .._errors import PurepyroError, ShapeError, SupportError, describe
 from .._execute import root_of
 from .._init import initial
 from .._sites import Site
-from .._types import Params
+from .._types import Params, State
 from ..random import Key, name_key
 from ._elbo import run_both
 from ._nonfinite import Batch, OnNonfinite, Suspects, at_init, has_nan
@@ -42,10 +43,11 @@ class Start:
         """The sites of model and guide, which must match as far as the loss needs them to."""
         return run_both(self.model, self.guide, params, key, *batch, sums_out=self.sums_out)
 
-    def params(self, key: Key, batch: Batch) -> Params:
-        """Starting values of both."""
-        of_model = initial(self.model, key, *batch).params
-        of_guide = initial(self.guide, key, *batch).params
+    def values(self, key: Key, batch: Batch) -> tuple[Params, State]:
+        """Starting values of both: parameters, and buffers of networks."""
+        model = initial(self.model, key, *batch, beside=self.guide)
+        guide = initial(self.guide, key, *batch, beside=self.model)
+        of_model, of_guide = model.params, guide.params
         # In plain Pyro functions one name is one parameter, wherever it stands.
         both = of_model.keys() & of_guide.keys()
         modules = root_of(self.model) is not None and root_of(self.guide) is not None
@@ -56,9 +58,14 @@ class Start:
                     f"and {describe(of_guide[name])}), so one would overwrite the other. Rename "
                     "the guide's."
                 )
-        return {**of_guide, **of_model}
+        _require_one_owner(model.buffers, guide.buffers)
+        start = {**guide.buffers.before, **model.buffers.before}
+        buffers = {name: buffer.detach().clone() for name, buffer in start.items()}
+        return {**of_guide, **of_model}, buffers
 
-    def checked(self, key: Key, batch: Batch, check: Callable[[Params], None]) -> Params:
+    def checked(
+        self, key: Key, batch: Batch, check: Callable[[Params], None]
+    ) -> tuple[Params, State]:
         """The same, after a first look: do model and guide match, are the data numbers?
 
         Args:
@@ -69,7 +76,7 @@ class Start:
         seen, fault = name_key(key, "check"), None
         try:
             with unvalidated() if self.on_nonfinite == "ignore" else nullcontext(), torch.no_grad():
-                params = self.params(name_key(key, "init"), batch)
+                params, buffers = self.values(name_key(key, "init"), batch)
                 check(params)
                 model_sites, guide_sites = self.look(params, seen, batch)
                 warn_without_data(model_sites)
@@ -82,14 +89,25 @@ class Start:
             if isinstance(error, PurepyroError):
                 raise
             with unvalidated(), torch.no_grad():
-                params = self.params(name_key(key, "init"), batch)
+                params, _ = self.values(name_key(key, "init"), batch)
             fault = Suspects(self.model, self.guide).fault(params, [seen], batch)
             if fault is None:
                 raise
             raise SupportError(at_init(fault)) from error
         if fault is not None:
             raise SupportError(at_init(fault))
-        return params
+        return params, buffers
+
+
+def _require_one_owner(model: Buffers, guide: Buffers) -> None:
+    """Refuse two networks with one name, of which each would take the other's buffers."""
+    of_model, of_guide = model.originals, guide.originals
+    for name in sorted(of_model.keys() & of_guide.keys()):
+        if of_model[name] is not of_guide[name]:
+            raise ShapeError(
+                f"Model and guide both have a buffer {name!r}, of different networks, so one would "
+                "overwrite the other. Rename the guide's field."
+            )
 
 
 def warn_without_data(model_sites: Mapping[str, Site]) -> None:
