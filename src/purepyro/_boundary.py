@@ -76,6 +76,7 @@ class Hermetic:
         RUN_LOCK.acquire()
         self._stack = runtime._PYRO_STACK[:]
         self._dims = runtime._DIM_ALLOCATOR._stack[:]
+        self._enumerated = dict(vars(runtime._ENUM_ALLOCATOR))
         self._default = runtime.default_process_message
         self._store = {name: getattr(_STORE, name) for name in _STORE_PARTS}
         self._local_params = _PYRO_MODULE._MODULE_LOCAL_PARAMS
@@ -96,6 +97,8 @@ class Hermetic:
     ) -> None:
         runtime._PYRO_STACK[:] = self._stack
         runtime._DIM_ALLOCATOR._stack[:] = self._dims
+        vars(runtime._ENUM_ALLOCATOR).clear()
+        vars(runtime._ENUM_ALLOCATOR).update(self._enumerated)
         runtime.default_process_message = self._default
         vars(_STORE).update(self._store)
         TorchDistribution.set_default_validate_args(self._validates)

@@ -277,7 +277,9 @@ def test_infer_discrete_of_pyro_runs(key: random.Key, model: Callable[[Tensor], 
     """In a run it draws from the key: the same again, and 20,000 rows from the posterior."""
     y = torch.full((DRAWS,), 1.1)
     draw = infer_discrete(model, first_available_dim=-2)
+    before = dict(vars(pyro.poutine.runtime._ENUM_ALLOCATOR))
     k = apply(draw, {}, key, y)
+    assert vars(pyro.poutine.runtime._ENUM_ALLOCATOR) == before  # which are Pyro's, process-wide
     assert torch.equal(k, apply(draw, {}, key, y))
     close((k == 1).double().mean(), responsibilities(torch.tensor([0.0, 2.0]), y[:1])[0, 1])
     best = apply(infer_discrete(model, first_available_dim=-2, temperature=0), {}, key, Y)
