@@ -6,7 +6,9 @@ key, or from given values, and checks what it hands out and what it is handed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import TypeGuard
 
@@ -21,12 +23,14 @@ from ._boundary import (
     is_empty_plate,
     is_full_plate,
     is_mapped,
+    is_subsample,
     is_tracing,
     let_not_adopt,
     let_subsample,
     message_distribution,
     message_value,
     module_being_registered,
+    plate_rows,
     plates_under_enumeration,
     registered,
     unchecking,
@@ -48,6 +52,19 @@ from .random import Key, name_key
 from .random._concrete import plain
 from .random._mode import KeyedRandom, draw
 from .random._sample import draw_distribution
+
+# Which key draws the rows of plates, if it is not the run's.
+_ROWS_KEY: ContextVar[Key | None] = ContextVar("rows_key", default=None)
+
+
+@contextmanager
+def rows_drawn_by(key: Key) -> Iterator[None]:
+    """A block whose runs, whatever their keys, take the same rows of subsampled plates."""
+    token = _ROWS_KEY.set(key)
+    try:
+        yield
+    finally:
+        _ROWS_KEY.reset(token)
 
 
 class Answers:
@@ -117,11 +134,13 @@ class Answers:
                 f"The plate {name!r} has size 0, for which a plate's scale is not defined. Pass "
                 "at least one row, or leave the plate out where there is none."
             )
-        if is_full_plate(fn):
+        if is_full_plate(fn) and name not in self.values:
             indices: Tensor = fn()
             return indices
         if name in self.values:
             self.values_read.add(name)
+            if is_subsample(fn):
+                return _checked_rows(name, plate_rows(fn), self.values[name])
             return _checked_value(name, fn, self.values[name])
         if not self._draws:
             raise MissingNameError(
@@ -129,7 +148,8 @@ class Answers:
                 f"{near(name, self.values)} Give a value for every latent site, as "
                 "trace(...)[1].latents does."
             )
-        key = name_key(self._key, name)
+        rows_key = _ROWS_KEY.get() if is_subsample(fn) else None
+        key = name_key(self._key if rows_key is None else rows_key, name)
         if msg["args"] or msg["kwargs"] or not hasattr(fn, "sample"):
             return draw(key, partial(fn, *msg["args"], **msg["kwargs"]))
         try:
@@ -346,6 +366,23 @@ def _checked_value(name: str, fn: object, value: object) -> Tensor:
                 "zero. Values are constrained ones: give a value inside the support."
             )
     return value
+
+
+def _checked_rows(name: str, count: int | None, rows: object) -> Tensor:
+    """The rows that a plate takes, as it was told; ``count`` is how many, if it says so itself."""
+    if not isinstance(rows, Tensor) or rows.is_floating_point() or rows.is_complex():
+        raise DtypeError(
+            f"The value of the plate {name!r} is {describe(rows)}, which holds no indices of rows. "
+            "Give whole numbers, torch.tensor([...]), one for each row."
+        )
+    if rows.ndim != 1 or (count is not None and len(rows) != count):
+        wanted = "one dimension" if count is None else f"{count} of them"
+        raise ShapeError(
+            f"The rows of the plate {name!r} are {describe(rows)}, where the plate takes {wanted}. "
+            "A model takes the rows that its guide drew: give the plate the same subsample_size in "
+            "both, or leave it out in the model."
+        )
+    return rows
 
 
 def _span(value: Tensor) -> str:

@@ -18,13 +18,14 @@ from typing import Any, TypeAlias, TypeVar, cast
 import pyro
 import pyro.nn.module as pyro_module
 import torch
-from pyro.distributions import Distribution
-from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions import Delta, Distribution, Unit
+from pyro.distributions.torch_distribution import MaskedDistribution, TorchDistributionMixin
 from pyro.distributions.util import scale_and_mask as _scale_and_mask
 from pyro.infer.util import MultiFrameTensor
 from pyro.ops.tensor_utils import periodic_repeat
 from pyro.poutine import runtime
 from pyro.poutine.enum_messenger import EnumMessenger
+from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger, _bound_partial
 from pyro.poutine.subsample_messenger import _Subsample
@@ -78,6 +79,7 @@ class Hermetic:
         RUN_LOCK.acquire()
         self._stack = runtime._PYRO_STACK[:]
         self._dims = runtime._DIM_ALLOCATOR._stack[:]
+        self._enumerated = dict(vars(runtime._ENUM_ALLOCATOR))
         self._default = runtime.default_process_message
         self._store = {name: getattr(_STORE, name) for name in _STORE_PARTS}
         self._local_params = _PYRO_MODULE._MODULE_LOCAL_PARAMS
@@ -98,6 +100,8 @@ class Hermetic:
     ) -> None:
         runtime._PYRO_STACK[:] = self._stack
         runtime._DIM_ALLOCATOR._stack[:] = self._dims
+        vars(runtime._ENUM_ALLOCATOR).clear()
+        vars(runtime._ENUM_ALLOCATOR).update(self._enumerated)
         runtime.default_process_message = self._default
         vars(_STORE).update(self._store)
         TorchDistribution.set_default_validate_args(self.validates)
@@ -164,7 +168,21 @@ def plates_under_enumeration() -> int | None:
     for handler in runtime._PYRO_STACK:
         if isinstance(handler, Enumeration):
             return handler.plates
+        if isinstance(handler, EnumMessenger):  # in Pyro's own algorithms
+            allocator = runtime._ENUM_ALLOCATOR
+            first: Any = max(allocator.dim_to_id, default=allocator.next_available_dim)
+            return -1 - first if isinstance(first, int) else None
     return None
+
+
+def is_of_enumeration(error: BaseException) -> bool:
+    """Whether an error is torch's refusal of Pyro's own sum over discrete sites in a transform."""
+    trace = error.__traceback__
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__")).startswith("pyro.ops."):
+            return "functorch" in str(error)
+        trace = trace.tb_next
+    return False
 
 
 def is_full_plate(fn: object) -> bool:
@@ -182,6 +200,12 @@ def is_empty_plate(fn: object) -> bool:
 def is_subsample(fn: object) -> bool:
     """Whether ``fn`` is the index draw of a plate."""
     return isinstance(fn, _Subsample)
+
+
+def plate_rows(fn: object) -> int | None:
+    """How many rows the plate of this index draw says it takes; ``None`` if it does not say."""
+    rows: int | None = fn.subsample_size if isinstance(fn, _Subsample) else None
+    return rows
 
 
 def wrapped_by(fn: object) -> object | None:
@@ -270,12 +294,44 @@ def scale_and_mask(log_prob: Tensor, scale: Tensor | float, mask: Tensor | bool 
 
 
 def kl_divergence(q: TorchDistributionMixin, p: TorchDistributionMixin) -> Tensor | None:
-    """The KL divergence by element of the batch; ``None`` if no formula is known."""
+    """The KL divergence by element of the batch; ``None`` if no formula is known.
+
+    Pyro's formula for a ``Delta`` leaves out its ``log_density``, and the one for two distributions
+    with masks of their own is for equal masks, so there is none for these.
+    """
+    if is_delta(q) or _inner_mask(q) is not _inner_mask(p):
+        return None
     try:
         divergence: Tensor | float = _kl_divergence(cast("Any", q), cast("Any", p))
     except NotImplementedError:
         return None
     return torch.as_tensor(divergence)
+
+
+def own_mask(fn: object) -> Tensor | bool | None:
+    """The mask that a distribution itself has, by ``fn.mask(...)``."""
+    return fn._mask if isinstance(fn, MaskedDistribution) else None
+
+
+def _inner_mask(fn: object) -> object:
+    """The same, behind wrappers too."""
+    inner: object | None = fn
+    while inner is not None:
+        if isinstance(inner, MaskedDistribution):
+            return inner._mask
+        inner = getattr(inner, "base_dist", None)
+    return None
+
+
+def both_masks(*masks: Tensor | bool | None) -> Tensor | bool | None:
+    """Where all masks hold, without idle operations; ``None`` stands for everywhere."""
+    result: Tensor | bool | None = None
+    for mask in masks:
+        if result is None or result is True or mask is False:
+            result = mask if mask is not None else result
+        elif mask is not None and mask is not True and mask is not result:
+            result = False if result is False else result & mask
+    return result
 
 
 def is_batched(tensor: Tensor) -> bool:
@@ -323,10 +379,50 @@ def let_subsample(value: Tensor, unconstrained: Tensor) -> Tensor:
 
 
 def summed_to(plates: Plates, terms: Iterable[tuple[Plates, Tensor]]) -> Tensor:
-    """The sum of all terms, each summed over the plates that are not among ``plates``."""
+    """The sum of all terms, each summed over all dimensions but those of ``plates``.
+
+    A dimension that belongs to no plate is no statement of independence, so it is summed as well.
+    """
     frames: Any = MultiFrameTensor
-    total: Tensor = frames(*terms).sum_to(plates)
+    total: Tensor = frames(*((of, _without_others(of, term)) for of, term in terms)).sum_to(plates)
     return total
+
+
+def _without_others(plates: Plates, term: Tensor) -> Tensor:
+    """``term``, summed over the dimensions that belong to none of its plates."""
+    own = {frame.dim for frame in plates}
+    other = [dim for dim in range(-term.ndim, 0) if dim not in own and term.shape[dim] != 1]
+    return term.sum(other, keepdim=True) if other else term
+
+
+def is_guide_messenger(guide: object) -> bool:
+    """Whether a guide is one of Pyro's that run the model itself, with other distributions."""
+    inner: object | None = guide
+    while inner is not None:
+        if isinstance(inner, GuideMessenger):
+            return True
+        inner = wrapped_by(inner)
+    return False
+
+
+def is_factor(fn: object) -> bool:
+    """Whether ``fn`` is what ``pyro.factor`` makes of a number."""
+    return isinstance(fn, Unit)
+
+
+def says_rsample(fn: object) -> bool:
+    """Whether a factor was given ``has_rsample``."""
+    return "has_rsample" in vars(fn)
+
+
+def is_delta(fn: object) -> bool:
+    """Whether ``fn`` is a ``Delta``, behind whatever wrappers."""
+    inner: object | None = fn
+    while inner is not None:
+        if isinstance(inner, Delta):
+            return True
+        inner = getattr(inner, "base_dist", None)
+    return False
 
 
 def emit_sample(name: str, fn: Distribution, infer: Mapping[str, object]) -> Tensor:

@@ -20,7 +20,7 @@ from torch.distributions.constraints import Constraint
 
 from ._answers import Answers
 from ._bind import bind, is_bound
-from ._boundary import Hermetic, wrapped_by
+from ._boundary import Hermetic, is_of_enumeration, wrapped_by
 from ._buffers import Buffers
 from ._errors import DeclarationError, describe
 from ._inputs import Inputs
@@ -273,6 +273,13 @@ def _run(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) ->
             result = _callable(model)(*call.args, **call.kwargs)
     except Exception as error:
         _note_local_fields(error, [s for s in recorder.sites.values() if s.name in fields])
+        if is_of_enumeration(error):
+            raise DeclarationError(
+                "Pyro's own sum over discrete sites, in infer_discrete, compute_marginals or "
+                "sample_posterior, has no rule for torch.vmap and torch.func.grad, under which "
+                "this run is. Use purepyro.infer.TraceEnum_ELBO().sample_posterior(model, "
+                "guide, params, key, *args), or its compute_marginals, which take both."
+            ) from error
         raise
     finally:
         ACTIVE.reset(tokens[0])

@@ -42,6 +42,7 @@ class Site:
     plates: Plates
     auxiliary: bool
     mode: RunMode | None = attrs.field(default=None, repr=False)
+    marked: bool = False  # for enumeration
 
     def log_density(self) -> Tensor:
         """The log density of the value, scaled and masked, of the shape of the site's batch."""
@@ -97,6 +98,7 @@ class Recorder(Messenger):
             plates=msg["cond_indep_stack"],
             auxiliary=bool(infer.get("is_auxiliary")),
             mode=self._mode if holds else None,
+            marked=bool(infer.get("enumerate")),
         )
 
 

@@ -113,6 +113,7 @@ def test_a_hand_written_guide_is_a_module(key: random.Key) -> None:
     assert losses[-50:].mean() < losses[:50].mean()
 
 
+@pytest.mark.filterwarnings("ignore:The model observed nothing")
 def test_plain_pyro_functions_share_parameters_by_name(key: random.Key) -> None:
     def model(y: Tensor) -> None:
         shared = pyro.param("shared", torch.tensor(1.0))
@@ -140,6 +141,7 @@ def test_model_and_guide_draw_the_same_subsample(key: random.Key) -> None:
     assert moved == 5
 
 
+@pytest.mark.filterwarnings("ignore:The model observed nothing")
 def test_an_exception_in_a_run_leaves_nothing_behind(key: random.Key) -> None:
     def model(y: Tensor) -> None:
         pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -178,6 +180,7 @@ def test_a_guide_without_a_site(key: random.Key) -> None:
         SVI(normal_normal, lambda y: None, torchopt.adam(0.1)).init(key, Y)
 
 
+@pytest.mark.filterwarnings("ignore:The model observed nothing")
 def test_a_guide_without_a_discrete_site(key: random.Key) -> None:
     def model() -> None:
         pyro.sample("k", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})

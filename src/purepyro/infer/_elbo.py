@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial, reduce
 from operator import add
 from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, final
@@ -12,8 +13,25 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._boundary import Plates, summed_to
-from .._errors import DtypeError, MissingNameError, ShapeError, UnknownNameError, describe
+from .._boundary import (
+    Plates,
+    both_masks,
+    is_delta,
+    is_factor,
+    is_guide_messenger,
+    log_prob,
+    own_mask,
+    says_rsample,
+    summed_to,
+)
+from .._errors import (
+    DeclarationError,
+    DtypeError,
+    MissingNameError,
+    ShapeError,
+    UnknownNameError,
+    describe,
+)
 from .._integers import as_int, as_int_or_none, whole
 from .._mapped import How, check_how, explained, over
 from .._particles import expand_state, reduce_state
@@ -300,6 +318,9 @@ class Trace_ELBO(ParticleELBO):
 
         The weight of the KL term as an argument of a step:
 
+        >>> def model():
+        ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        ...     pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(1.0))
         >>> svi = SVI(model, AutoNormal(model), torchopt.adam(0.1))
         >>> def step(state, weight):
         ...     return attrs.evolve(svi, loss=Trace_ELBO(kl_weight=weight)).step(state)
@@ -312,17 +333,18 @@ class Trace_ELBO(ParticleELBO):
 
     def _particle(self, both: Both, key: Key) -> ELBOParts:
         model_sites, guide_sites = run_matched(both, key)
-        log_p, log_q = log_densities(model_sites), log_densities(guide_sites)
+        log_p, log_q = log_densities(model_sites), guide_densities(model_sites, guide_sites)
         log_likelihood, kl = split_parts(model_sites, log_p, log_q)
-        if all(guide_sites[name].fn.has_rsample for name in log_q):
+        scored = scored_sites(guide_sites)
+        if not scored:
             return self._parts(log_likelihood, kl, None)
         costs = {name: self._cost(model_sites[name], log_p[name]) for name in log_p}
         entropies = {name: self._weighted(density) for name, density in log_q.items()}
-        rewards = [
-            (model_sites[name].plates, (p - entropies.get(name, torch.zeros(()))).detach())
-            for name, p in costs.items()
-        ]
-        surrogate = total(costs) + _score_terms(guide_sites, entropies, rewards)
+        rewards = [(model_sites[name].plates, cost.detach()) for name, cost in costs.items()]
+        rewards += [(guide_sites[name].plates, -q.detach()) for name, q in entropies.items()]
+        surrogate = total(costs) - total({n: q for n, q in entropies.items() if n not in scored})
+        for name in scored:
+            surrogate = surrogate + score_term(guide_sites[name], rewards)
         return self._parts(log_likelihood, kl, surrogate)
 
     def _cost(self, site: Site, log_density: Tensor) -> Tensor:
@@ -332,7 +354,9 @@ class Trace_ELBO(ParticleELBO):
 def run_matched(both: Both, key: Key) -> tuple[dict[str, Site], dict[str, Site]]:
     """The sites of the model at the guide's values, and of the guide, which fits the model."""
     model_sites, guide_sites = _run(both, key)
+    guide_sites = own_sites(both.guide, guide_sites)
     _check_match(model_sites, guide_sites, set())
+    _warn_of_marks(model_sites, guide_sites)
     return model_sites, guide_sites
 
 
@@ -349,6 +373,7 @@ def run_both(
     """The same; where a loss ``sums_out`` discrete sites, the guide may do without them."""
     pair, flow = Pair(model, guide, params, args, kwargs), BufferFlow(strict=False)
     model_sites, guide_sites = pair.together(key, partial(_run_and_score, key=key), flow)
+    guide_sites = own_sites(guide, guide_sites)
     discrete = {
         name
         for name, site in model_sites.items()
@@ -378,22 +403,78 @@ def feeds_model(site: Site) -> bool:
     return site.kind in ("latent", "subsample") and not site.auxiliary
 
 
+def own_sites(guide: Callable[..., object], sites: Mapping[str, Site]) -> dict[str, Site]:
+    """The sites of a guide's run that are the guide's: its draws, and corrections by factors.
+
+    What it observes draws nothing, so it is no part of the density of its draws, and counted as one
+    it would take the bound below the evidence. A guide of Pyro's that runs the model itself meets
+    the model's data and factors on its way.
+
+    Raises:
+        DeclarationError: if a factor does not say of which draws it is, or looks like an
+            observation.
+    """
+    messenger = is_guide_messenger(guide)
+    own: dict[str, Site] = {}
+    for name, site in sites.items():
+        if site.kind in ("latent", "subsample"):
+            own[name] = site
+        elif site.kind == "factor" and not messenger:
+            if is_factor(site.fn):
+                _check_factor(site)
+                own[name] = site
+            elif is_delta(site.fn):
+                raise DeclarationError(
+                    f"The guide's site {name!r} is an observed Delta, which draws nothing, so its "
+                    "log_density would not count. Write pyro.factor"
+                    f"({name!r}, log_density, has_rsample=True) for a correction of log q."
+                )
+    return own
+
+
+def _check_factor(site: Site) -> None:
+    if not says_rsample(site.fn):
+        raise DeclarationError(
+            f"The guide's pyro.factor({site.name!r}, ...) does not say has_rsample. In a guide a "
+            "factor is added to log q, such as the Jacobian of a transformed draw, so it is seldom "
+            "what a model's factor is. Write has_rsample=True if it comes from reparameterised "
+            "draws, has_rsample=False if not; the gradient is right with both. If the guide runs "
+            f"the model's code, hide it: poutine.block(guide, hide=[{site.name!r}])."
+        )
+
+
+def check_rows(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> None:
+    """Refuse draws for a subsample of rows that the model does not know of."""
+    for name, site in guide_sites.items():
+        own = {frame.name for frame in site.plates if guide_sites.get(frame.name) is not None}
+        if own and feeds_model(site) and name in model_sites:
+            lost = sorted(own - {frame.name for frame in model_sites[name].plates})
+            if lost:
+                raise UnknownNameError(
+                    f"The guide draws the site {name!r} in the subsampled plate {lost[0]!r}, and "
+                    "the model in none of this name, so it cannot take the same rows. Give the "
+                    "plate the same name in both."
+                )
+
+
 def _check_match(
     model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site], optional: set[str]
 ) -> None:
     """Refuse a guide whose sites are not the model's latent ones, but for the ``optional``."""
     latent = {name for name, site in model_sites.items() if site.kind == "latent"}
-    drawn = {name for name, site in guide_sites.items() if feeds_model(site)}
-    drawn -= {n for n in drawn if n in model_sites and model_sites[n].kind == "subsample"}
+    drawn = {n for n, s in guide_sites.items() if feeds_model(s) and s.kind != "subsample"}
     drawn |= latent & optional
     if latent == drawn:
+        check_rows(model_sites, guide_sites)
         return
     missing, extra = sorted(latent - drawn), sorted(drawn - latent)
     if missing:
+        marked = [name for name in missing if model_sites[name].marked]
+        hint = f" {marked} are marked for enumeration: TraceEnum_ELBO sums them out." * bool(marked)
         raise MissingNameError(
             f"The guide has no site for the model's latent {missing}, so their posterior would be "
             "their prior. Add pyro.sample statements of these names to the guide; if they should "
-            "be observed, pass the data."
+            f"be observed, pass the data.{hint}{why_not_drawn(missing, guide_sites)}"
         )
     raise UnknownNameError(
         f"The guide has the sites {extra}, which are not latent in the model; its latent ones are "
@@ -402,22 +483,76 @@ def _check_match(
     )
 
 
-def _score_terms(
-    guide_sites: Mapping[str, Site],
-    log_q: Mapping[str, Tensor],
-    rewards: list[tuple[Plates, Tensor]],
-) -> Tensor:
-    """The guide's part of the surrogate: its entropy, or reward times score, by site."""
-    terms = torch.zeros(())
-    for name, log_density in log_q.items():
-        site = guide_sites[name]
-        if site.fn.has_rsample:
-            terms = terms - log_density.sum()
-        else:
-            # The score is neither scaled nor masked: the rewards are.
-            score = site.fn.log_prob(site.value)
-            terms = terms + (summed_to(site.plates, rewards) * score).sum()
-    return terms
+def why_not_drawn(missing: Iterable[str], guide_sites: Mapping[str, Site]) -> str:
+    """What to say of guide's sites that have the names of missing ones."""
+    marked = [name for name in missing if name in guide_sites and guide_sites[name].auxiliary]
+    if not marked:
+        return ""
+    return f" The guide's own {marked} are marked is_auxiliary: leave out that mark."
+
+
+def _warn_of_marks(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> None:
+    """Warn of marks for enumeration, of which no loss but one takes notice."""
+    marked = [
+        name
+        for sites in (model_sites, guide_sites)
+        for name, site in sites.items()
+        if site.marked and site.kind == "latent"
+    ]
+    if marked:
+        warnings.warn(
+            f"The sites {sorted(set(marked))} are marked for enumeration, but this loss draws "
+            "them. Use TraceEnum_ELBO to sum them out, or leave the marks out.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def scored_sites(guide_sites: Mapping[str, Site]) -> list[str]:
+    """The names of the guide's draws that are not reparameterised."""
+    return [n for n, s in guide_sites.items() if s.kind == "latent" and not s.fn.has_rsample]
+
+
+def score_term(site: Site, rewards: Iterable[tuple[Plates, Tensor]]) -> Tensor:
+    """The score of a site times what comes of its draw, in the site's own plates.
+
+    The score is neither scaled nor masked: the rewards are.
+    """
+    score = log_prob(site.fn, site.value)
+    return (summed_to(site.plates, rewards) * score).sum()
+
+
+def guide_densities(
+    model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]
+) -> dict[str, Tensor]:
+    """The log density of every site of the guide that counts in the bound.
+
+    A site that the model masks out is no part of the model there, so what the guide draws for it
+    does not count. Nor does a draw of the guide's own that no ``Delta`` site carries on: the bound
+    is then the mean, over these draws, of the bounds of the guide that has them.
+    """
+    return {
+        name: _masked_like(guide_sites[name], model_sites.get(name)).log_density()
+        for name in counted(guide_sites)
+    }
+
+
+def counted(guide_sites: Mapping[str, Site]) -> list[str]:
+    """The names of the guide's sites that count in the bound, see :func:`guide_densities`."""
+    carried = any(is_delta(s.fn) for s in guide_sites.values() if feeds_model(s))
+    return [
+        name
+        for name, site in guide_sites.items()
+        if site.kind == "factor" or (site.kind == "latent" and (carried or not site.auxiliary))
+    ]
+
+
+def _masked_like(site: Site, model_site: Site | None) -> Site:
+    """A guide's site, masked where the model's is."""
+    if model_site is None or model_site.kind != "latent":
+        return site
+    mask = both_masks(site.mask, model_site.mask, own_mask(model_site.fn))
+    return site if mask is site.mask else attrs.evolve(site, mask=mask)
 
 
 def log_densities(sites: Mapping[str, Site]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
@@ -78,6 +79,7 @@ class Start:
                 params, buffers = self.values(name_key(key, "init"), batch)
                 check(params)
                 model_sites, guide_sites = self.look(params, seen, batch)
+                warn_without_data(model_sites)
                 sites = (*guide_sites.values(), *model_sites.values())
                 # Scoring the sites is what makes Pyro check their values, for skipping too.
                 bad = self.on_nonfinite != "ignore" and any(has_nan(site) for site in sites)
@@ -106,3 +108,17 @@ def _require_one_owner(model: Buffers, guide: Buffers) -> None:
                 f"Model and guide both have a buffer {name!r}, of different networks, so one would "
                 "overwrite the other. Rename the guide's field."
             )
+
+
+def warn_without_data(model_sites: Mapping[str, Site]) -> None:
+    """Warn of a fit to nothing: a posterior without data is the prior."""
+    kinds = {site.kind for site in model_sites.values()}
+    if "latent" in kinds and not kinds & {"observed", "factor"}:
+        latent = sorted(name for name, site in model_sites.items() if site.kind == "latent")
+        warnings.warn(
+            f"The model observed nothing in its first run, so a fit of its latent {latent} ends at "
+            "the prior. Pass the data to the fit as to the model, pyro.sample(..., obs=y), or "
+            "condition the model on them by poutine.condition.",
+            UserWarning,
+            stacklevel=2,
+        )
