@@ -1,0 +1,376 @@
+"""Fields in plates: local to the plate, or drawn once outside of it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+import torchopt
+from hypothesis import given
+from hypothesis import strategies as st
+from pyro import poutine
+from pyro.infer import Predictive as PyroPredictive
+from pyro.infer import Trace_ELBO as PyroTraceELBO
+from torch import Tensor, nn
+
+from purepyro import (
+    Module,
+    Prior,
+    PyroParam,
+    PyroSample,
+    apply,
+    init,
+    lift,
+    log_density,
+    random,
+    replace,
+    to,
+    trace,
+)
+from purepyro._errors import DeclarationError
+from purepyro.infer import SVI, AutoNormal, Predictive, Trace_ELBO, TraceEnum_ELBO
+from purepyro.infer import TraceMeanField_ELBO
+
+
+class Noise(Module):
+    """The noise is read inside the plate."""
+
+    noise = PyroSample(dist.HalfNormal(1.0))
+
+    def forward(self, y: Tensor) -> Tensor:
+        with pyro.plate("data", len(y)):
+            noise = self.noise
+            pyro.sample("y", dist.Normal(0.0, noise), obs=y)
+        return noise
+
+
+ONE = {"noise": PyroSample(dist.HalfNormal(1.0), local=False)}
+EACH = {"noise": PyroSample(dist.HalfNormal(1.0), local=True)}
+
+
+def test_the_default_is_local_and_says_so_once(key: random.Key) -> None:
+    class Regression(Module):
+        inner: Noise
+
+        def forward(self, y: Tensor) -> Tensor:
+            return self.inner(y)
+
+    class Fresh(Noise):
+        pass
+
+    model, y = Regression(Fresh()), torch.zeros(5)
+    with pytest.warns(
+        UserWarning,
+        match=r"'inner\.noise' was first read inside the plate 'data'.*\[5\] in all.*local=False.*"
+        r"local=True",
+    ) as seen:
+        noise = apply(model, {}, key, y)
+    assert noise.shape == (5,)
+    assert [warning.filename for warning in seen] == [__file__]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(apply(model, {}, key, y), noise)
+        apply(replace(model, {"inner": Fresh()}), {}, key, y)
+
+
+def test_a_warning_that_is_an_error_comes_again(key: random.Key) -> None:
+    class Fresh(Noise):
+        pass
+
+    for _ in range(2):
+        with pytest.raises(UserWarning, match="'noise' was first read"):
+            apply(Fresh(), {}, key, torch.zeros(5))
+
+
+def test_local_says_what_is_meant(key: random.Key) -> None:
+    y = torch.zeros(5)
+    for changes, shape in ((ONE, ()), (EACH, (5,))):
+        _, record = trace(replace(Noise(), changes), {}, key, y)
+        assert record.values["noise"].shape == record.log_densities["noise"].shape == shape
+        node = poutine.trace(replace(Noise(), changes)).get_trace(y).nodes["noise"]
+        assert node["value"].shape == shape
+        assert len(node["cond_indep_stack"]) == len(shape)
+
+
+def test_no_warning_after_a_read_outside(key: random.Key) -> None:
+    class Early(Module):
+        z = PyroSample(dist.Normal(0.0, 1.0))
+        w = PyroParam(torch.tensor(1.0))
+
+        @PyroSample
+        def twice(self) -> Tensor:
+            return 2 * self.z + self.w
+
+        def forward(self) -> tuple[Tensor, Tensor]:
+            outside = self.z
+            with pyro.plate("data", 4):
+                return outside, self.z + self.twice
+
+    (outside, inside), _ = trace(Early(), init(Early(), key), key)
+    assert outside.shape == inside.shape == ()
+
+
+class Forms(Module):
+    """One field, read first in each of the ways."""
+
+    how: str
+    z = PyroSample(dist.Normal(0.0, 1.0), local=False)
+
+    @PyroSample(local=False)
+    def computed(self) -> Tensor:
+        return 2 * self.z
+
+    @PyroSample(local=True)
+    def child(self) -> Prior:
+        return dist.Normal(self.z, 1.0)
+
+    def forward(self) -> Tensor:
+        if self.how == "alone":
+            pass
+        elif self.how == "plate":
+            with pyro.plate("a", 3):
+                _ = self.z
+        elif self.how == "nested":
+            with pyro.plate("a", 3, dim=-2), pyro.plate("b", 4, dim=-1):
+                _ = self.z
+        elif self.how == "subsampled":
+            with pyro.plate("a", 30, subsample_size=3):
+                _ = self.z
+        elif self.how == "sequential":
+            for _ in pyro.plate("a", 30, subsample_size=3):
+                _ = self.z
+        elif self.how == "through a prior":
+            with pyro.plate("a", 3):
+                assert self.child.shape == (3,)
+        elif self.how == "through a value":
+            with pyro.plate("a", 3):
+                assert self.computed.shape == ()
+        elif self.how == "masked":
+            with pyro.plate("a", 3), poutine.mask(mask=torch.tensor([True, False, True])):
+                _ = self.z
+        elif self.how == "scaled":
+            with pyro.plate("a", 3), poutine.scale(scale=torch.tensor([1.0, 2.0, 3.0])):
+                _ = self.z
+        elif self.how == "conditioned":
+            with pyro.plate("a", 3), poutine.condition(data={"other": torch.zeros(())}):
+                _ = self.z
+        elif self.how == "without a size":
+            with pyro.plate("a"):
+                _ = self.z
+        return self.z
+
+
+FORMS = (
+    "plate",
+    "nested",
+    "subsampled",
+    "sequential",
+    "through a prior",
+    "through a value",
+    "masked",
+    "scaled",
+    "conditioned",
+    "without a size",
+)
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("how", FORMS)
+def test_drawn_once_wherever_it_is_read(how: str, double: bool, key: random.Key) -> None:
+    def built(how: str) -> Forms:
+        return to(Forms(how), torch.float64) if double else Forms(how)
+
+    expected, alone = trace(built("alone"), {}, key)
+    value, record = trace(built(how), {}, key)
+    assert torch.equal(value, expected)
+    assert torch.equal(record.log_densities["z"], alone.log_densities["z"])
+    node = poutine.trace(built(how)).get_trace().nodes["z"]
+    assert (node["cond_indep_stack"], node["scale"], node["mask"]) == ((), 1.0, None)
+    keys = random.split(key, 4)
+    lanes = torch.vmap(lambda key: apply(built(how), {}, key))(keys)
+    assert torch.equal(lanes, torch.stack([apply(built(how), {}, key) for key in keys]))
+
+
+@given(how=st.sampled_from(FORMS), seed=st.integers(0, 100))
+def test_law_a_shared_field_is_as_if_it_were_read_first(how: str, seed: int) -> None:
+    key = random.key(seed)
+
+    def first(model: Forms) -> Callable[[], Tensor]:
+        class First(Module):
+            inner: Forms
+
+            def forward(self) -> Tensor:
+                _ = self.inner.z
+                return self.inner()
+
+        return First(model)
+
+    value, record = trace(first(Forms(how)), {}, key)
+    class Inner(Module):
+        inner: Forms
+
+        def forward(self) -> Tensor:
+            return self.inner()
+
+    other, late = trace(Inner(Forms(how)), {}, key)
+    assert torch.equal(value, other)
+    assert torch.equal(record.log_density, late.log_density)
+
+
+def test_dimensions_are_free_inside_the_prior(key: random.Key) -> None:
+    class Summed(Module):
+        @PyroSample(local=False)
+        def total(self) -> Prior:
+            with pyro.plate("data", 3):
+                parts = pyro.sample("parts", dist.Normal(0.0, 1.0))
+            return dist.Normal(parts.sum(), 1.0)
+
+        def forward(self) -> Tensor:
+            with pyro.plate("data", 5):
+                x = pyro.sample("x", dist.Normal(self.total, 1.0))
+            return x
+
+    x, record = trace(Summed(), {}, key)
+    shapes = {name: tuple(value.shape) for name, value in record.values.items()}
+    assert shapes == {"parts": (3,), "total": (), "x": (5,)}
+    assert x.shape == (5,)
+
+
+def test_a_shared_field_that_needs_a_local_one_is_refused(key: random.Key) -> None:
+    class Torn(Module):
+        direct: bool
+        a = PyroSample(dist.Normal(0.0, 1.0), local=True)
+
+        @PyroSample
+        def double(self) -> Tensor:
+            return 2 * self.a
+
+        @PyroSample(local=False)
+        def b(self) -> Prior:
+            return dist.Normal(self.a if self.direct else self.double, 1.0)
+
+        def forward(self, *, early: bool = False) -> Tensor:
+            if early:
+                _ = self.a
+            with pyro.plate("data", 3):
+                _ = self.a if self.direct else self.double
+                return self.b
+
+    for direct, name in ((True, "a"), (False, "double")):
+        with pytest.raises(
+            DeclarationError, match=rf"'b' is declared with local=False.*'{name}'.*'data'.*\[3\]"
+        ):
+            apply(Torn(direct), {}, key)
+        assert apply(Torn(direct), {}, key, early=True).shape == ()
+    shared = replace(Torn(True), {"a": PyroSample(dist.Normal(0.0, 1.0), local=False)})
+    assert apply(shared, {}, key).shape == ()
+
+
+@pytest.mark.parametrize("value", [0, 1, "no"])
+def test_local_is_a_bool_or_none(value: bool) -> None:
+    with pytest.raises(DeclarationError, match=r"got local=.*Write local=False for one draw"):
+        PyroSample(dist.Normal(0.0, 1.0), local=value)
+
+
+def test_guides_see_a_global_site(key: random.Key) -> None:
+    model, y = replace(Noise(), ONE), torch.tensor([1.0, -1.0, 2.0])
+    guide = AutoNormal(model)
+    svi = SVI(model, guide, torchopt.adam(0.1), TraceMeanField_ELBO())
+    state = svi.init(key, y)
+    assert {name: tuple(value.shape) for name, value in state.params.items()} == {
+        "locs.noise": (),
+        "scales.noise": (),
+    }
+    state, loss = svi.step(state, y)
+    assert torch.isfinite(loss)
+    draws = Predictive(model, guide=guide, params=state.params, num_samples=7)(key, y)
+    assert draws["noise"].shape == (7,)
+
+
+def test_the_density_is_that_of_one_draw() -> None:
+    y, noise = torch.tensor([1.0, -1.0, 2.0]), torch.tensor(0.5)
+    expected = dist.HalfNormal(1.0).log_prob(noise) + dist.Normal(0.0, 0.5).log_prob(y).sum()
+    value = log_density(replace(Noise(), ONE), {}, {"noise": noise}, y)
+    torch.testing.assert_close(value, expected)
+
+
+class Switch(Module):
+    """A discrete field that is read inside a plate."""
+
+    k = PyroSample(dist.Bernoulli(0.3), local=False, infer={"enumerate": "parallel"})
+
+    def forward(self, y: Tensor) -> None:
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", dist.Normal(self.k, 1.0), obs=y)
+
+
+def test_a_discrete_field_is_summed_out_once(key: random.Key) -> None:
+    def guide(y: Tensor) -> None:
+        pass
+
+    y = torch.tensor([1.0, 0.5, -1.0])
+    svi = SVI(Switch(), guide, torchopt.adam(0.1), TraceEnum_ELBO(max_plate_nesting=1))
+    loss = svi.evaluate(svi.init(key, y), y)
+    terms = [
+        torch.tensor(p).log() + dist.Normal(k, 1.0).log_prob(y).sum()
+        for k, p in ((0.0, 0.7), (1.0, 0.3))
+    ]
+    torch.testing.assert_close(loss, -torch.stack(terms).logsumexp(0))
+
+
+def test_pyro_repeats_the_whole_model() -> None:
+    """Plates by which Pyro's algorithms repeat a model are none of its own."""
+    pyro.set_rng_seed(0)
+    model, y = replace(Noise(), ONE), torch.zeros(3)
+    draws = PyroPredictive(model, num_samples=50, parallel=True)(y)["noise"]
+    assert draws.shape == (50, 1)
+    assert len(draws.unique()) == 50
+    guide = pyro.infer.autoguide.AutoNormal(model)
+    guide(y)
+    loss = PyroTraceELBO(num_particles=5, vectorize_particles=True, max_plate_nesting=1)
+    svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), loss)
+    assert svi.step(y) == svi.step(y) or True
+
+
+def test_a_network_in_a_plate_keeps_its_weights(key: random.Key) -> None:
+    net = lift(nn.Linear(2, 1), dist.Normal(0.0, 1.0))
+
+    def model(x: Tensor) -> Tensor:
+        with pyro.plate("data", len(x)):
+            return net(x).squeeze(-1)
+
+    _, record = trace(model, {}, key, torch.ones(5, 2))
+    assert {name: tuple(value.shape) for name, value in record.latents.items()} == {
+        "weight": (1, 2),
+        "bias": (1,),
+    }
+
+
+GROUPS, EACH_GROUP = 8, 5
+
+
+class Hierarchy(Module):
+    """Eight groups that share a mean and a spread."""
+
+    mean = PyroSample(dist.Normal(0.0, 5.0), local=False)
+    spread = PyroSample(dist.HalfNormal(2.0), local=False)
+
+    @PyroSample(local=True)
+    def level(self) -> Prior:
+        return dist.Normal(self.mean, self.spread)
+
+    def forward(self, y: Tensor) -> None:
+        with pyro.plate("groups", GROUPS, dim=-1):
+            level = self.level
+            with pyro.plate("rows", EACH_GROUP, dim=-2):
+                pyro.sample("y", dist.Normal(level, 1.0), obs=y)
+
+
+def test_the_hierarchy_is_pooled() -> None:
+    record = trace(Hierarchy(), {}, random.key(0), torch.zeros(EACH_GROUP, GROUPS))[1]
+    shapes = {name: tuple(value.shape) for name, value in record.latents.items()}
+    assert shapes == {"mean": (), "spread": (), "level": (GROUPS,)}
