@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 
 import pyro
 import pyro.distributions as dist
@@ -32,8 +31,12 @@ from purepyro import (
     trace,
 )
 from purepyro._errors import DeclarationError
-from purepyro.infer import SVI, AutoNormal, Predictive, Trace_ELBO, TraceEnum_ELBO
-from purepyro.infer import TraceMeanField_ELBO
+from purepyro.infer import (
+    SVI,
+    AutoNormal,
+    TraceEnum_ELBO,
+    TraceMeanField_ELBO,
+)
 
 
 class Noise(Module):
@@ -190,35 +193,32 @@ def test_drawn_once_wherever_it_is_read(how: str, double: bool, key: random.Key)
     assert torch.equal(record.log_densities["z"], alone.log_densities["z"])
     node = poutine.trace(built(how)).get_trace().nodes["z"]
     assert (node["cond_indep_stack"], node["scale"], node["mask"]) == ((), 1.0, None)
+    if how == "sequential":  # its indices are Python numbers
+        return
     keys = random.split(key, 4)
     lanes = torch.vmap(lambda key: apply(built(how), {}, key))(keys)
     assert torch.equal(lanes, torch.stack([apply(built(how), {}, key) for key in keys]))
 
 
+class Around(Module):
+    """A model whose field may be read before the model runs."""
+
+    inner: Forms
+    early: bool
+
+    def forward(self) -> Tensor:
+        if self.early:
+            _ = self.inner.z
+        return self.inner()
+
+
 @given(how=st.sampled_from(FORMS), seed=st.integers(0, 100))
 def test_law_a_shared_field_is_as_if_it_were_read_first(how: str, seed: int) -> None:
     key = random.key(seed)
-
-    def first(model: Forms) -> Callable[[], Tensor]:
-        class First(Module):
-            inner: Forms
-
-            def forward(self) -> Tensor:
-                _ = self.inner.z
-                return self.inner()
-
-        return First(model)
-
-    value, record = trace(first(Forms(how)), {}, key)
-    class Inner(Module):
-        inner: Forms
-
-        def forward(self) -> Tensor:
-            return self.inner()
-
-    other, late = trace(Inner(Forms(how)), {}, key)
-    assert torch.equal(value, other)
-    assert torch.equal(record.log_density, late.log_density)
+    first, first_record = trace(Around(Forms(how), early=True), {}, key)
+    late, late_record = trace(Around(Forms(how), early=False), {}, key)
+    assert torch.equal(first, late)
+    assert torch.equal(first_record.log_density, late_record.log_density)
 
 
 def test_dimensions_are_free_inside_the_prior(key: random.Key) -> None:
@@ -231,8 +231,7 @@ def test_dimensions_are_free_inside_the_prior(key: random.Key) -> None:
 
         def forward(self) -> Tensor:
             with pyro.plate("data", 5):
-                x = pyro.sample("x", dist.Normal(self.total, 1.0))
-            return x
+                return pyro.sample("x", dist.Normal(self.total, 1.0))
 
     x, record = trace(Summed(), {}, key)
     shapes = {name: tuple(value.shape) for name, value in record.values.items()}
@@ -287,8 +286,7 @@ def test_guides_see_a_global_site(key: random.Key) -> None:
     }
     state, loss = svi.step(state, y)
     assert torch.isfinite(loss)
-    draws = Predictive(model, guide=guide, params=state.params, num_samples=7)(key, y)
-    assert draws["noise"].shape == (7,)
+    assert trace(guide, state.params, key, y)[1].latents["noise"].shape == ()
 
 
 def test_the_density_is_that_of_one_draw() -> None:
@@ -333,7 +331,8 @@ def test_pyro_repeats_the_whole_model() -> None:
     guide(y)
     loss = PyroTraceELBO(num_particles=5, vectorize_particles=True, max_plate_nesting=1)
     svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), loss)
-    assert svi.step(y) == svi.step(y) or True
+    assert svi.step(y) > 0
+    assert pyro.get_param_store()["AutoNormal.locs.noise"].shape == ()
 
 
 def test_a_network_in_a_plate_keeps_its_weights(key: random.Key) -> None:

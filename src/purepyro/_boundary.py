@@ -178,6 +178,11 @@ def _opens_plate(handler: Messenger) -> bool:
     return isinstance(handler, IndepMessenger) and handler.name not in _REPETITIONS
 
 
+def is_handled() -> bool:
+    """Whether a handler of Pyro is at work, so that statements have an effect."""
+    return bool(runtime._PYRO_STACK)
+
+
 def in_plate() -> bool:
     """Whether a plate of the model is open."""
     return any(map(_opens_plate, runtime._PYRO_STACK))

@@ -38,6 +38,13 @@ class Field(Generic[Owner]):
     name: str | None = None
     once: bool = True
     local: bool | None = True
+    # Of the parameter of a network in whose place the declaration stands.
+    shape: torch.Size | None = None
+
+    def fitting(self, shape: torch.Size | None) -> Self:
+        """The declaration itself, marked as one for a parameter of that shape."""
+        self.shape = shape
+        return self
 
     def __set_name__(self, owner: type, name: str) -> None:
         # The same object under a second name is refused by Module, with a better error.
@@ -136,7 +143,7 @@ class PyroParam(Field[Owner]):
 
     def initial(self, path: str, owner: object) -> Tensor:
         """The initial constrained value on ``owner``, a tensor of its own."""
-        init = self.init if isinstance(self.init, Tensor) else _call(self.init, owner)
+        init = self.init if isinstance(self.init, Tensor) else call_with(self.init, owner)
         if not isinstance(init, Tensor):
             raise DeclarationError(
                 f"The initial value of the parameter {path!r} is {describe(init)}, which is "
@@ -209,8 +216,9 @@ class PyroSample(Field[Owner]):
     ) -> None:
         if local is not None and not isinstance(local, bool):
             raise DeclarationError(
-                f"PyroSample got local={describe(local)}. Write local=False for one draw outside of "
-                "plates, local=True for one a row of the plate that reads it first, or leave it out."
+                f"PyroSample got local={describe(local)}. Write local=False for one draw outside "
+                "of plates, local=True for one a row of the plate that reads it first, or leave it "
+                "out."
             )
         self.local = local
         self.infer = dict(infer or {})
@@ -241,7 +249,7 @@ class PyroSample(Field[Owner]):
         if isinstance(self.prior, Distribution) or self.prior is None:
             return self.prior
         try:
-            return _call(self.prior, owner)
+            return call_with(self.prior, owner)
         except Exception as error:
             error.add_note(f"This happened while building the prior of the site {path!r}.")
             raise
@@ -267,7 +275,8 @@ def static(*, default: Any = attrs.NOTHING) -> Any:
     return attrs.field(default=default, metadata={"static": True})
 
 
-def _call(fn: Callable[..., object] | None, owner: object) -> object:
+def call_with(fn: Callable[..., object] | None, owner: object) -> object:
+    """What a callable of the instance, or of nothing, returns."""
     if fn is None:
         return None
     return fn(owner) if _arity(fn) else fn()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import wraps
+from types import FunctionType
 from typing import (
     Any,
     ClassVar,
@@ -19,6 +21,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ._bind import bind, is_bound
+from ._boundary import is_handled
 from ._errors import DeclarationError, FrozenError, describe
 from ._fields import Field, PyroParam, static
 from ._node import Node, children, map_children
@@ -78,6 +81,9 @@ class Module(Node):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__declarations__ = _declarations(cls)
+        for name, value in list(vars(cls).items()):
+            if isinstance(value, FunctionType) and not name.startswith("_"):
+                setattr(cls, name, _method(value))
         attrs.frozen(slots=False, eq=False, repr=False, field_transformer=_guard_fields)(cls)
         # attrs puts its own pair here; ours say what to write instead.
         del cls.__setattr__, cls.__delattr__
@@ -101,6 +107,22 @@ class Module(Node):
             if field.repr
         )
         return f"{type(self).__name__}({shown})"
+
+
+def _method(fn: Callable[..., object]) -> Callable[..., object]:
+    """A public method which, run by a handler of Pyro, is an ordinary Pyro model as a whole.
+
+    Without it ``pyro.infer.SVI(v.model, v.guide, ...)`` would see the networks of ``v`` as plain
+    ones, and learn nothing.
+    """
+
+    @wraps(fn)
+    def method(self: Node, *args: object, **kwargs: object) -> object:
+        if not is_bound(self) and is_handled():
+            self = bind(self)
+        return fn(self, *args, **kwargs)
+
+    return method
 
 
 Runnable = TypeVar("Runnable")

@@ -158,8 +158,8 @@ def _outside_message(owner: str, name: str) -> str:
 def _local_message(shared: str, path: str, plates: Plates, value: Tensor) -> str:
     names = " and ".join(repr(frame.name) for frame in plates)
     return (
-        f"The field {shared!r} is declared with local=False, so it is drawn once, outside of plates. "
-        f"But its prior needs the field {path!r}, which was first read inside the plate {names} and "
-        f"is local to it (shape {list(value.shape)}). Declare {path!r} with local=False too, or "
-        f"read it before the plate; or let {shared!r} be local by local=True."
+        f"The field {shared!r} is declared with local=False, so it is drawn once, outside of "
+        f"plates. But its prior needs the field {path!r}, which was first read inside the plate "
+        f"{names} and is local to it (shape {list(value.shape)}). Declare {path!r} with "
+        f"local=False too, or read it before the plate; or let {shared!r} be local by local=True."
     )

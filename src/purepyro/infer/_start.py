@@ -11,6 +11,7 @@ import torch
 from .._boundary import unvalidated
 from .._errors import PurepyroError, ShapeError, SupportError, describe
 from .._execute import root_of
+from .._fitted import one_parameter
 from .._init import initial
 from .._sites import Site
 from .._types import Params
@@ -45,15 +46,14 @@ class Start:
         """Starting values of both."""
         of_model = initial(self.model, key, *batch).params
         of_guide = initial(self.guide, key, *batch).params
-        # In plain Pyro functions one name is one parameter, wherever it stands.
-        both = of_model.keys() & of_guide.keys()
-        modules = root_of(self.model) is not None and root_of(self.guide) is not None
-        for name in sorted(both):
-            if modules or of_model[name].shape != of_guide[name].shape:
+        for name in sorted(of_model.keys() & of_guide.keys()):
+            same_shape = of_model[name].shape == of_guide[name].shape
+            if not same_shape or not one_parameter(root_of(self.model), root_of(self.guide), name):
                 raise ShapeError(
                     f"Model and guide both have a parameter {name!r} ({describe(of_model[name])} "
                     f"and {describe(of_guide[name])}), so one would overwrite the other. Rename "
-                    "the guide's."
+                    "the guide's; or, where both are meant to be one, let model and guide be "
+                    "methods of one Module, or hold the same submodule at the same path."
                 )
         return {**of_guide, **of_model}
 
