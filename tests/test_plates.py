@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import pyro
 import pyro.distributions as dist
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pyro import poutine
 from pyro.infer import Predictive as PyroPredictive
 from pyro.infer import Trace_ELBO as PyroTraceELBO
+from pyro.infer.autoguide import AutoNormal as PyroAutoNormal
 from torch import Tensor, nn
 
 from purepyro import (
@@ -30,7 +32,7 @@ from purepyro import (
     to,
     trace,
 )
-from purepyro._errors import DeclarationError
+from purepyro._errors import DeclarationError, ShapeError
 from purepyro.infer import (
     SVI,
     AutoNormal,
@@ -326,8 +328,8 @@ def test_pyro_repeats_the_whole_model() -> None:
     model, y = replace(Noise(), ONE), torch.zeros(3)
     draws = PyroPredictive(model, num_samples=50, parallel=True)(y)["noise"]
     assert draws.shape == (50, 1)
-    assert len(draws.unique()) == 50
-    guide = pyro.infer.autoguide.AutoNormal(model)
+    assert len(set(draws.flatten().tolist())) == 50
+    guide = PyroAutoNormal(model)
     guide(y)
     loss = PyroTraceELBO(num_particles=5, vectorize_particles=True, max_plate_nesting=1)
     svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 0.01}), loss)
@@ -373,3 +375,56 @@ def test_the_hierarchy_is_pooled() -> None:
     record = trace(Hierarchy(), {}, random.key(0), torch.zeros(EACH_GROUP, GROUPS))[1]
     shapes = {name: tuple(value.shape) for name, value in record.latents.items()}
     assert shapes == {"mean": (), "spread": (), "level": (GROUPS,)}
+
+
+# Plates without a size: Pyro lets the data have any number of rows.
+
+
+def unsized(y: Tensor) -> None:
+    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+    with pyro.plate("p"):
+        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+
+
+def unsized_latent(y: Tensor) -> None:
+    with pyro.plate("p"):
+        z = pyro.sample("z", dist.Normal(torch.zeros(4), 1.0))
+        pyro.sample("y", dist.Normal(z, 1.0), obs=y)
+
+
+def unsized_left(y: Tensor) -> None:
+    with pyro.plate("p", dim=-2), pyro.plate("q", 3, dim=-1):
+        pyro.sample("y", dist.Normal(torch.zeros(3), 1.0), obs=y)
+
+
+def unsized_vectors(y: Tensor) -> None:
+    with pyro.plate("p"):
+        pyro.sample("y", dist.MultivariateNormal(torch.zeros(2), torch.eye(2)), obs=y)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [(unsized, (4,)), (unsized_latent, (4,)), (unsized_left, (5, 3)), (unsized_vectors, (7, 2))],
+)
+def test_a_plate_without_a_size_takes_any(
+    model: Callable[[Tensor], None], shape: tuple[int, ...], key: random.Key
+) -> None:
+    y = random.normal(key, *shape)
+    _, record = trace(model, {}, key, y)
+    assert record.log_densities["y"].shape == (shape[:1] if shape[-1] == 2 else shape)
+    theirs = poutine.trace(poutine.condition(model, record.latents)).get_trace(y)
+    torch.testing.assert_close(record.log_density, theirs.log_prob_sum())
+    if record.latents:
+        svi = SVI(model, AutoNormal(model), torchopt.adam(0.1), TraceMeanField_ELBO())
+        assert torch.isfinite(svi.step(svi.init(key, y), y)[1])
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [(unsized_latent, (4, 2)), (unsized_latent, (3,)), (unsized_left, (3, 5)), (unsized_left, ())],
+)
+def test_other_dimensions_must_fit_as_ever(
+    model: Callable[[Tensor], None], shape: tuple[int, ...], key: random.Key
+) -> None:
+    with pytest.raises(ShapeError, match=r"'y' is float32.*exactly"):
+        trace(model, {}, key, torch.ones(shape))

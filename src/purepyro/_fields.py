@@ -23,6 +23,7 @@ from typing_extensions import TypeVar
 
 from ._boundary import Plates, emit_sample
 from ._errors import DeclarationError, DtypeError, FrozenError, describe
+from ._node import Node
 from ._plates import warn_local
 from ._scope import OVERRIDES, read
 from ._types import Prior
@@ -242,7 +243,7 @@ class PyroSample(Field[Owner]):
 
     def became_local(self, path: str, owner: object, value: Tensor, plates: Plates) -> None:
         """Warn, once for each class and field, if nothing says that this is meant."""
-        if self.local is None:
+        if self.local is None and isinstance(owner, Node):
             warn_local(path, owner, value, plates)
 
     def _prior_on(self, path: str, owner: object) -> object:

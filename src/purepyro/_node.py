@@ -21,6 +21,8 @@ from ._scope import OVERRIDES, join
 
 N = TypeVar("N", bound="Node")
 
+CHANGED = "__changed__"
+
 
 # An attrs class itself, so that type checkers let attrs.evolve take its subclasses.
 @attrs.frozen(slots=False, eq=False, repr=False)
@@ -172,24 +174,24 @@ class Changed:
     They stand in the class, since that is what ``attrs.evolve`` and copies take from an instance.
     """
 
-    changed: ClassVar[tuple[type[Node], Mapping[str, object], Callable[[Node], None]]]
+    __changed__: ClassVar[tuple[type[Node], Mapping[str, object], Callable[[Node], None]]]
 
     def __init_subclass__(cls) -> None:
         """Nothing: it is no new class to the hooks of the user's classes."""
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
         node = object.__new__(cls)
-        node.__dict__[OVERRIDES] = cls.changed[1]
+        node.__dict__[OVERRIDES] = cls.__changed__[1]
         return node
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         initialize: Callable[..., None] = super().__init__
         initialize(*args, **kwargs)
         assert isinstance(self, Node)
-        self.changed[2](self)
+        self.__changed__[2](self)
 
     def __reduce__(self) -> tuple[Callable[..., Node], tuple[object, ...]]:
-        base, _, check = self.changed
+        base, _, check = self.__changed__
         return _restored, (base, dict(self.__dict__), check)
 
 
@@ -203,7 +205,7 @@ def with_overrides(node: N, overrides: Mapping[str, object], check: Callable[[No
     """
     base = plain_class(type(node))
     names = {name: getattr(base, name) for name in ("__module__", "__qualname__", "__doc__")}
-    space = {**names, "changed": (base, dict(overrides), check)}
+    space = {**names, CHANGED: (base, dict(overrides), check)}
     node.__dict__[OVERRIDES] = dict(overrides)
     object.__setattr__(node, "__class__", type(base.__name__, (Changed, base), space))
     return node
@@ -211,10 +213,8 @@ def with_overrides(node: N, overrides: Mapping[str, object], check: Callable[[No
 
 def plain_class(cls: type[N]) -> type[N]:
     """The class that a Module was written as."""
-    if not issubclass(cls, Changed):
-        return cls
-    base: type[Any] = cls.changed[0]
-    return base
+    changed: tuple[type[N], object, object] | None = getattr(cls, CHANGED, None)
+    return cls if changed is None else changed[0]
 
 
 def _restored(base: type[Node], state: dict[str, Any], check: Callable[[Node], None]) -> Node:

@@ -9,13 +9,13 @@ from weakref import WeakKeyDictionary
 from torch import Tensor
 
 from ._boundary import Plates
-from ._node import plain_class
+from ._node import Node, plain_class
 
 # The fields that were warned about, by class: once is enough for each.
 _WARNED: WeakKeyDictionary[type, set[str]] = WeakKeyDictionary()
 
 
-def warn_local(path: str, owner: object, value: Tensor, plates: Plates) -> None:
+def warn_local(path: str, owner: Node, value: Tensor, plates: Plates) -> None:
     """Warn that the field at ``path`` is local to ``plates``, unless its class was warned about."""
     name = path.rpartition(".")[2]
     cls = plain_class(type(owner))
