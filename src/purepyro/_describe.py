@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from inspect import getattr_static
-from typing import Any, Literal, ParamSpec, TypeAlias, overload
+from typing import Any, Literal, TypeAlias
 
 import attrs
 import torch
@@ -30,8 +30,6 @@ Role: TypeAlias = Literal["learnable", "random", "frozen", "deterministic", "obs
 _ROLES: tuple[Role, ...] = ("learnable", "random", "frozen", "deterministic", "observed")
 # What is computed or given is no part of the model's own size.
 _UNCOUNTED: tuple[Role, ...] = ("deterministic", "observed")
-
-P = ParamSpec("P")
 
 
 @attrs.frozen
@@ -99,11 +97,9 @@ class Description:
         return f"total: {total:,} numbers{f' ({each})' if each else ''}"
 
 
-@overload
-def describe(model: Module, /) -> Description: ...
-@overload
-def describe(model: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Description: ...
-def describe(model: Callable[..., object] | Module, /, *args: Any, **kwargs: Any) -> Description:
+def describe(
+    model: Module | Callable[..., object], /, *args: object, **kwargs: object
+) -> Description:
     """The parameters and random variables of a model: path, shape, role and prior of each.
 
     The role is ``learnable`` (in the params dict), ``random`` (a site with a prior), ``frozen`` (a
