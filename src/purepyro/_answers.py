@@ -6,7 +6,7 @@ key, or from given values, and checks what it hands out and what it is handed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -315,12 +315,20 @@ def _check_observed(msg: Msg) -> None:
             "Write torch.as_tensor(value)."
         )
     require_real(value, f"observed value of the site {name!r}")
-    _check_shape(name, fn, value, "observed value")
+    free = {f.dim for f in msg["cond_indep_stack"] if f.dim is not None and f.size == -1}
+    _check_shape(name, fn, value, "observed value", free)
 
 
-def _check_shape(name: object, fn: object, value: Tensor, what: str) -> None:
+def _check_shape(
+    name: object, fn: object, value: Tensor, what: str, free: Container[int] = ()
+) -> None:
+    """Refuse a value of another shape than its site; plates without a size leave dims ``free``."""
     batch, event = tuple(getattr(fn, "batch_shape", ())), tuple(getattr(fn, "event_shape", ()))
-    if tuple(value.shape) != batch + event and not _fits_plates(tuple(value.shape), batch, event):
+    if (
+        tuple(value.shape) != batch + event
+        and not (free and _fits_free(tuple(value.shape), batch, event, free))
+        and not _fits_plates(tuple(value.shape), batch, event)
+    ):
         raise ShapeError(
             f"The {what} of the site {name!r} is {describe(value)}, but its distribution "
             f"{type(fn).__name__} has batch shape {list(batch)} and event shape {list(event)}. "
@@ -328,6 +336,22 @@ def _check_shape(name: object, fn: object, value: Tensor, what: str) -> None:
             f"{list(batch + event)}. Reshape the value (squeeze, unsqueeze), or the distribution "
             "(expand, to_event, or a plate around it)."
         )
+
+
+def _fits_free(
+    shape: tuple[int, ...], batch: tuple[int, ...], event: tuple[int, ...], free: Container[int]
+) -> bool:
+    """Whether shapes differ only in dimensions of plates without a size, of which batch has one."""
+    if shape[len(shape) - len(event) :] != event:
+        return False
+    rows = shape[: len(shape) - len(event)]
+    if len(batch) > len(rows):
+        return False
+    padded = (1,) * (len(rows) - len(batch)) + batch
+    return all(
+        size == own or (own == 1 and i - len(rows) in free)
+        for i, (size, own) in enumerate(zip(rows, padded, strict=True))
+    )
 
 
 def _fits_plates(shape: tuple[int, ...], batch: tuple[int, ...], event: tuple[int, ...]) -> bool:

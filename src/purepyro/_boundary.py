@@ -26,8 +26,11 @@ from pyro.ops.tensor_utils import periodic_repeat
 from pyro.poutine import runtime
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.guide import GuideMessenger
-from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.indep_messenger import CondIndepStackFrame, IndepMessenger
+from pyro.poutine.markov_messenger import MarkovMessenger
+from pyro.poutine.mask_messenger import MaskMessenger
 from pyro.poutine.messenger import Messenger, _bound_partial
+from pyro.poutine.scale_messenger import ScaleMessenger
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_messenger import TraceHandler
 from torch import Tensor, nn
@@ -183,6 +186,72 @@ def is_of_enumeration(error: BaseException) -> bool:
             return "functorch" in str(error)
         trace = trace.tb_next
     return False
+
+
+# The plates by which Pyro's algorithms run a whole model several times at once. They repeat the
+# model; they are none of its own.
+_REPETITIONS = frozenset(
+    {"num_particles_vectorized", "num_sleep_particles_vectorized", "_num_predictive_samples"}
+)
+# What is said of the rows of a plate, if it is said inside one.
+_OF_ROWS = (IndepMessenger, MarkovMessenger, MaskMessenger, ScaleMessenger)
+
+
+def _opens_plate(handler: Messenger) -> bool:
+    return isinstance(handler, IndepMessenger) and handler.name not in _REPETITIONS
+
+
+def is_handled() -> bool:
+    """Whether a handler of Pyro is at work, so that statements have an effect."""
+    return bool(runtime._PYRO_STACK)
+
+
+def in_plate() -> bool:
+    """Whether a plate of the model is open."""
+    return any(map(_opens_plate, runtime._PYRO_STACK))
+
+
+@contextmanager
+def outside_plates() -> Iterator[None]:
+    """A stretch of code that runs as if it stood before the outermost plate of the model.
+
+    The plates themselves do not apply, nor do the masks, scales and Markov contexts inside them.
+    Other handlers (conditions, traces) do.
+    """
+    stack, allocated = runtime._PYRO_STACK, runtime._DIM_ALLOCATOR._stack
+    plates = [i for i, handler in enumerate(stack) if _opens_plate(handler)]
+    hidden = {
+        i: handler
+        for i, handler in enumerate(stack)
+        if plates and i >= plates[0] and isinstance(handler, _OF_ROWS)
+        if not isinstance(handler, IndepMessenger) or _opens_plate(handler)
+    }
+    dims = allocated[:]
+    for i in hidden:
+        stack[i] = Messenger()
+    allocated[:] = [name if name in _REPETITIONS else None for name in dims]
+    try:
+        yield
+    finally:
+        allocated[:] = dims
+        for i, handler in hidden.items():
+            stack[i] = handler
+
+
+class Watch(Messenger):
+    """Takes note of the plates that one sample statement is in."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self.plates: Plates = ()
+        self.computed = False
+
+    def _postprocess_message(self, msg: Msg) -> None:
+        if msg["type"] == "sample" and msg["name"] == self._name:
+            stack: Plates = msg["cond_indep_stack"]
+            self.plates = tuple(frame for frame in stack if frame.name not in _REPETITIONS)
+            self.computed = bool((msg["infer"] or {}).get("_deterministic"))
 
 
 def is_full_plate(fn: object) -> bool:

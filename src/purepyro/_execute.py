@@ -319,7 +319,7 @@ def _note_local_fields(error: Exception, sites: Iterable[Site]) -> None:
             error.add_note(
                 f"The field {site.name!r} was first read inside the plate {plates}, so it is local "
                 f"to it and has the shape {list(site.value.shape)}. For one value, read the field "
-                "before the plate."
+                "before the plate, or declare it with local=False."
             )
 
 

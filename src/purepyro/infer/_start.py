@@ -13,6 +13,7 @@ from .._boundary import unvalidated
 from .._buffers import Buffers
 from .._errors import PurepyroError, ShapeError, SupportError, describe
 from .._execute import root_of
+from .._fitted import one_parameter
 from .._init import initial
 from .._sites import Site
 from .._types import Params, State
@@ -48,15 +49,14 @@ class Start:
         model = initial(self.model, key, *batch, beside=self.guide)
         guide = initial(self.guide, key, *batch, beside=self.model)
         of_model, of_guide = model.params, guide.params
-        # In plain Pyro functions one name is one parameter, wherever it stands.
-        both = of_model.keys() & of_guide.keys()
-        modules = root_of(self.model) is not None and root_of(self.guide) is not None
-        for name in sorted(both):
-            if modules or of_model[name].shape != of_guide[name].shape:
+        for name in sorted(of_model.keys() & of_guide.keys()):
+            same_shape = of_model[name].shape == of_guide[name].shape
+            if not same_shape or not one_parameter(root_of(self.model), root_of(self.guide), name):
                 raise ShapeError(
                     f"Model and guide both have a parameter {name!r} ({describe(of_model[name])} "
                     f"and {describe(of_guide[name])}), so one would overwrite the other. Rename "
-                    "the guide's."
+                    "the guide's; or, where both are meant to be one, let model and guide be "
+                    "methods of one Module, or hold the same submodule at the same path."
                 )
         _require_one_owner(model.buffers, guide.buffers)
         start = {**guide.buffers.before, **model.buffers.before}
