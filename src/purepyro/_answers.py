@@ -41,6 +41,7 @@ from ._substitute import Substitute
 from .random import Key, name_key
 from .random._concrete import plain
 from .random._mode import KeyedRandom, draw
+from .random._quiet import quiet
 from .random._sample import draw_distribution
 
 
@@ -178,6 +179,7 @@ def _unmap(constraint: Constraint, value: Tensor) -> Tensor:
     return unconstrained
 
 
+@quiet
 def _check_initial(name: str, value: Tensor, constraint: Constraint) -> None:
     seen = plain(value.detach())
     if seen is None:

@@ -18,7 +18,11 @@ import pyro
 import pyro.nn.module as pyro_module
 import torch
 from pyro.distributions import Distribution
-from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions.torch_distribution import (
+    ExpandedDistribution,
+    MaskedDistribution,
+    TorchDistributionMixin,
+)
 from pyro.distributions.util import scale_and_mask as _scale_and_mask
 from pyro.infer.util import MultiFrameTensor
 from pyro.ops.tensor_utils import periodic_repeat
@@ -26,7 +30,7 @@ from pyro.poutine import runtime
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger, _bound_partial
-from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from pyro.poutine.trace_messenger import TraceHandler
 from torch import Tensor
 from torch.distributions import Distribution as TorchDistribution
@@ -177,6 +181,45 @@ def is_empty_plate(fn: object) -> bool:
 def is_subsample(fn: object) -> bool:
     """Whether ``fn`` is the index draw of a plate."""
     return isinstance(fn, _Subsample)
+
+
+def plate_indices() -> dict[str, Tensor]:
+    """The indices of all plates that are open, by name; those without a size have none."""
+    found: dict[str, Tensor] = {}
+    for handler in runtime._PYRO_STACK:
+        if isinstance(handler, SubsampleMessenger) and handler._indices is not None:
+            indices: object = handler._indices
+            found[handler.name] = torch.as_tensor(indices)
+    return found
+
+
+def plate_rows(plate: SubsampleMessenger) -> Tensor:
+    """The indices of a plate with a size."""
+    return torch.as_tensor(cast("Any", plate._indices))
+
+
+def batch_mask(fn: object) -> Tensor | bool | None:
+    """The mask that a distribution brings along, by element of its batch."""
+    mask: Tensor | bool | None = None
+    while isinstance(fn, MaskedDistribution | ExpandedDistribution):
+        if isinstance(fn, MaskedDistribution):
+            mask = both_masks(mask, fn._mask)
+        fn = fn.base_dist
+    return mask
+
+
+def both_masks(one: Tensor | bool | None, other: Tensor | bool | None) -> Tensor | bool | None:
+    """The elements that both masks leave."""
+    if one is None or other is None:
+        return other if one is None else one
+    both: Tensor | bool = one & other
+    return both
+
+
+def stored_params() -> dict[str, Tensor]:
+    """The unconstrained parameters in Pyro's own store."""
+    params: dict[str, Tensor] = dict(_STORE._params)
+    return params
 
 
 def wrapped_by(fn: object) -> object | None:

@@ -25,7 +25,7 @@ from ._buffers import ACTIVE, Buffers
 from ._errors import DeclarationError, describe
 from ._inputs import Inputs
 from ._node import Node, nodes
-from ._scope import FIELDS, GIVEN
+from ._scope import FIELDS, GIVEN, RUNNING, Running
 from ._sites import Recorder, Site
 from ._substitute import Substitute
 from .random import Key, name_key
@@ -148,6 +148,7 @@ class _Run(Generic[R]):
         )
         given = None if setting.collect else frozenset(setting.params)
         fields: set[str] = set()
+        running = RUNNING.set(Running(self.key, setting.params, setting.collect))
         tokens = ACTIVE.set(buffers), GIVEN.set(given), FIELDS.set(fields)
         try:
             with ExitStack() as stack:
@@ -165,6 +166,7 @@ class _Run(Generic[R]):
             ACTIVE.reset(tokens[0])
             GIVEN.reset(tokens[1])
             FIELDS.reset(tokens[2])
+            RUNNING.reset(running)
         return Outcome(
             result,
             recorder.sites,

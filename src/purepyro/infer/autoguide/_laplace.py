@@ -18,7 +18,7 @@ from ..._types import Params, Values
 from ...random import key
 from ...random._concrete import plain
 from ._joint_guide import JointGuide, parts_of
-from ._model_guide import pushed
+from ._model_guide import PlatesOfRun, pushed
 from ._multivariate import AutoMultivariateNormal
 from ._prototype import Latent
 from ._start import Start
@@ -65,6 +65,9 @@ class AutoLaplaceApproximation(JointGuide[P]):
         loc = self.loc(latents, start)
         return loc, torch.zeros_like(loc)
 
+    def spare(self, z: Tensor) -> Tensor:
+        return -0.5 * z.square()  # with no constant: the loss is the density's
+
     def laplace_approximation(
         self, params: Values, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[AutoMultivariateNormal[P], Params]:
@@ -82,10 +85,14 @@ class AutoLaplaceApproximation(JointGuide[P]):
             SupportError: if the log density is not curved downwards in all directions there.
         """
         fitted = execute(self._fitted, key(0), args, kwargs, Setting(params=params))
-        latents, point = fitted.result
+        latents, plates, point = fitted.result
 
         def potential(flat: Tensor) -> Tensor:
-            laws = {latent.name: pushed(latent, z) for latent, z in parts_of(flat, latents)}
+            laws = {
+                latent.name: pushed(latent, plates.ordered(latent, z, dims), self.spare)
+                for latent, z in parts_of(flat, latents)
+                for dims in [latent.unconstrained_event_dim]
+            }
             values = {name: law.v for name, law in laws.items()}
             setting = Setting(params=params, values=values, draws=False)
             density = record(execute(self.model, key(0), args, kwargs, setting).sites).log_density
@@ -103,11 +110,13 @@ class AutoLaplaceApproximation(JointGuide[P]):
         locs = {name: value for name, value in params.items() if name in fitted.params_read}
         return AutoMultivariateNormal(self.model, self.init_loc_fn), {**locs, **found}
 
-    def _fitted(self, *args: P.args, **kwargs: P.kwargs) -> tuple[list[Latent], Tensor]:
-        """The sites and the fitted point, in a run."""
-        latents = self.latents(args, kwargs)
+    def _fitted(
+        self, *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[list[Latent], PlatesOfRun, Tensor]:
+        """The sites, their plates and the fitted point, in a run."""
+        latents, plates, start = self.look(args, kwargs)
         self.check(latents)
-        return latents, self.loc(latents, self.start(args, kwargs)).detach()
+        return latents, plates, self.loc(latents, start).detach()
 
 
 def _root_of_inverse(precision: Tensor) -> Tensor:

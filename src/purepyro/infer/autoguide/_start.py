@@ -18,9 +18,11 @@ from ..._boundary import (
     message_distribution,
     message_infer,
     repeated,
+    stored_params,
 )
 from ..._errors import DtypeError, ShapeError, SupportError, describe
 from ..._execute import Setting, execute
+from ..._scope import RUNNING
 from ...random import Key, name_key
 from ...random._concrete import plain
 from ._initialization import Initializer, InitSite, init_to_feasible
@@ -36,7 +38,9 @@ class Start:
         init_loc_fn: Initializer,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
+        rows: Mapping[str, Tensor],
     ) -> None:
+        self._rows = rows
         self._model = model
         self._init_loc_fn = init_loc_fn
         self._args = args
@@ -65,8 +69,22 @@ class Start:
     def _values(self) -> dict[str, Tensor]:
         started = _Started(self._init_loc_fn, self.key)
         with torch.no_grad():
-            execute(started(self._model), self.key, self._args, self._kwargs, Setting(collect=True))
+            setting = Setting(params=self._params, values=self._rows, collect=True)
+            execute(started(self._model), self.key, self._args, self._kwargs, setting)
         return started.values
+
+    @property
+    def _params(self) -> Mapping[str, Tensor]:
+        """The model's parameters, as the run under way has them or would start them."""
+        running = RUNNING.get()
+        if running is None:
+            return stored_params()
+        if not running.collects:
+            return running.params
+        setting = Setting(params=running.params, values=self._rows, collect=True)
+        return execute(
+            self._model, Key(running.key), self._args, self._kwargs, setting
+        ).params
 
 
 class _Started(Messenger):
