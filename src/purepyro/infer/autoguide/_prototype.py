@@ -363,23 +363,26 @@ def _declared_sites(root: Node | None) -> set[str]:
 
 def _latent(site: Site, fault: str | None, arranged: Set[str], *, declared: bool) -> Latent:
     event_dim, shape = site.fn.event_dim, list(site.value.shape)
+    support: Constraint = site.fn.support
+    # The bounds may be of these rows only, so the shape is asked for before there are more.
+    bent = list(shape if fault else biject_to(support).inverse_shape(site.value.shape))
+    bent_dim = event_dim + len(bent) - len(shape)
     mask = both_masks(site.mask, batch_mask(site.fn))
     dims: list[int] = []
     for frame in site.plates:
         if frame.dim is not None and frame.full_size is not None:
-            shape[frame.dim - event_dim] = frame.full_size
+            shape[frame.dim - event_dim] = bent[frame.dim - bent_dim] = frame.full_size
             if frame.full_size != frame.size or frame.name in arranged:
                 dims.append(frame.dim - event_dim)
-    support: Constraint = _of_all_rows(site.fn.support, dims)
+    support = _of_all_rows(support, dims)
     by_row = any(_varies(tensor, dim) for tensor in _tensors(support) for dim in dims)
-    full = torch.Size(shape)
     return Latent(
         site.name,
         site.plates,
         support,
         event_dim,
-        full,
-        full if fault else torch.Size(biject_to(support).inverse_shape(full)),
+        torch.Size(shape),
+        torch.Size(bent),
         site.value.dtype,
         site.value.device,
         declared,
