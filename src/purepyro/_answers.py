@@ -10,9 +10,14 @@ from collections.abc import Mapping
 from functools import partial
 
 import torch
-from pyro.distributions import constraints, is_validation_enabled
+from pyro.distributions import ImproperUniform, constraints, is_validation_enabled
+from pyro.distributions.torch_distribution import (
+    ExpandedDistribution,
+    MaskedDistribution,
+    TorchDistributionMixin,
+)
 from torch import Tensor
-from torch.distributions import transform_to
+from torch.distributions import Independent, biject_to, transform_to
 from torch.distributions.constraints import Constraint
 
 from ._boundary import (
@@ -118,6 +123,8 @@ class Answers:
         try:
             return draw_distribution(key, fn)
         except UnsupportedDistributionError as error:
+            if self._collect and is_improper(fn):  # a first look goes on from any value
+                return feasible(fn)
             raise UnsupportedDistributionError(f"The site {name!r}: {error}") from None
 
     def _param(self, msg: Msg) -> Tensor:
@@ -167,6 +174,20 @@ class Answers:
             )
         _check_initial(name, value, constraint)
         return _unmap(constraint, value)
+
+
+def is_improper(fn: object) -> bool:
+    """Whether a distribution has no draws since its density cannot be normalised."""
+    while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
+        fn = fn.base_dist
+    return isinstance(fn, ImproperUniform)
+
+
+def feasible(fn: TorchDistributionMixin) -> Tensor:
+    """The point of the support that is zero in unconstrained space."""
+    transform = biject_to(fn.support)
+    value: Tensor = transform(torch.zeros(transform.inverse_shape(fn.shape())))
+    return value
 
 
 def _map(constraint: Constraint, unconstrained: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import pyro.distributions as dist
 from torch import Tensor
 from torch.distributions import biject_to
 
+from ..._fields import static
+from ._initialization import Initializer, init_to_median
 from ._model_guide import ModelGuide, PlatesOfRun
 from ._prototype import Latent
 from ._start import Start
@@ -29,12 +31,13 @@ class AutoDelta(ModelGuide[P]):
 
     Args:
         model: The model whose latent sites to fit.
-        init_loc_fn: Where each site starts, one of the ``init_to_...`` functions.
+        init_loc_fn: Where each site starts, one of the ``init_to_...`` functions. By default at the
+            median of draws from the prior: a network with all weights at zero would stay there.
 
     Raises:
         DeclarationError: if the model has a discrete latent site, or one whose support moves.
 
-    Source: ``pyro.infer.autoguide.AutoDelta``, whose default start is ``init_to_median``.
+    Source: ``pyro.infer.autoguide.AutoDelta``.
 
     Example:
         >>> import torch, pyro, pyro.distributions as dist
@@ -46,6 +49,8 @@ class AutoDelta(ModelGuide[P]):
         >>> apply(guide, init(guide, key), key)
         {'rate': tensor(3.)}
     """
+
+    init_loc_fn: Initializer = static(default=init_to_median)
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Tensor]:
         """The point; returns the sites' values by name."""

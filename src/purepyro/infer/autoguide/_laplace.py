@@ -14,9 +14,11 @@ from torch.distributions import transform_to
 from ..._apply import record
 from ..._errors import SupportError
 from ..._execute import Setting, execute
+from ..._fields import static
 from ..._types import Params, Values
 from ...random import key
 from ...random._concrete import plain
+from ._initialization import Initializer, init_to_median
 from ._joint_guide import JointGuide, parts_of
 from ._model_guide import PlatesOfRun, pushed
 from ._multivariate import AutoMultivariateNormal
@@ -37,7 +39,8 @@ class AutoLaplaceApproximation(JointGuide[P]):
 
     Args:
         model: The model whose latent sites to fit.
-        init_loc_fn: Where each site starts, one of the ``init_to_...`` functions.
+        init_loc_fn: Where each site starts, one of the ``init_to_...`` functions. By default at the
+            median of draws from the prior: a network with all weights at zero would stay there.
 
     Raises:
         DeclarationError: if the model has no latent site, a discrete one, one whose support moves,
@@ -49,14 +52,16 @@ class AutoLaplaceApproximation(JointGuide[P]):
     Example:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import init, random
-        >>> from purepyro.infer import AutoLaplaceApproximation
+        >>> from purepyro.infer import AutoLaplaceApproximation, init_to_feasible
         >>> def model():
         ...     pyro.sample("z", dist.Normal(0.0, 2.0))
-        >>> guide = AutoLaplaceApproximation(model)  # it starts at the mode already
+        >>> guide = AutoLaplaceApproximation(model, init_to_feasible)  # at the mode already
         >>> normal, params = guide.laplace_approximation(init(guide, random.key(0)))
         >>> normal.quantiles(params, [0.8413])["z"]  # one standard deviation
         tensor([1.9996])
     """
+
+    init_loc_fn: Initializer = static(default=init_to_median)
 
     def posterior(self, latents: list[Latent], start: Start) -> TorchDistributionMixin:
         return dist.Delta(self.loc(latents, start), event_dim=1)

@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint, independent, real
 
+from ..._answers import feasible, is_improper
 from ..._boundary import (
     Msg,
     Plates,
     batch_mask,
     both_masks,
     innermost,
+    message_distribution,
     plate_indices,
     stored_params,
 )
@@ -269,6 +271,8 @@ class _Rows(Messenger):
             self._constants.__exit__(*error)
 
     def _pyro_sample(self, msg: Msg) -> None:
+        if msg["value"] is None and is_improper(msg["fn"]):
+            msg["value"] = feasible(message_distribution(msg))
         self.found.update(plate_indices())
 
 
