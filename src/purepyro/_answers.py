@@ -14,10 +14,9 @@ from pyro.distributions import ImproperUniform, constraints, is_validation_enabl
 from pyro.distributions.torch_distribution import (
     ExpandedDistribution,
     MaskedDistribution,
-    TorchDistributionMixin,
 )
 from torch import Tensor
-from torch.distributions import Independent, biject_to, transform_to
+from torch.distributions import Independent, transform_to
 from torch.distributions.constraints import Constraint
 
 from ._boundary import (
@@ -29,6 +28,7 @@ from ._boundary import (
     let_subsample,
     message_distribution,
     plates_under_enumeration,
+    refuse_setup,
     registered,
     unchecking,
 )
@@ -41,7 +41,7 @@ from ._errors import (
     describe,
     near,
 )
-from ._sites import is_exempt
+from ._sites import feasible, is_exempt
 from ._substitute import Substitute
 from .random import Key, name_key
 from .random._concrete import plain
@@ -84,6 +84,7 @@ class Answers:
 
     def answer(self, msg: Msg) -> bool:
         """Serve a message that no handler served; ``False`` if it is none of ours."""
+        refuse_setup()
         if msg["type"] == "sample":
             if is_tracing():
                 msg["fn"] = unchecking(msg["fn"])
@@ -181,13 +182,6 @@ def is_improper(fn: object) -> bool:
     while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
         fn = fn.base_dist
     return isinstance(fn, ImproperUniform)
-
-
-def feasible(fn: TorchDistributionMixin) -> Tensor:
-    """The point of the support that is zero in unconstrained space."""
-    transform = biject_to(fn.support)
-    value: Tensor = transform(torch.zeros(transform.inverse_shape(fn.shape())))
-    return value
 
 
 def _map(constraint: Constraint, unconstrained: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ from pyro.distributions.torch_distribution import (
     TorchDistributionMixin,
 )
 from pyro.distributions.util import scale_and_mask as _scale_and_mask
+from pyro.infer.autoguide.gaussian import AutoGaussian
+from pyro.infer.autoguide.guides import prototype_hide_fn
 from pyro.infer.util import MultiFrameTensor
 from pyro.ops.tensor_utils import periodic_repeat
 from pyro.poutine import runtime
@@ -391,6 +393,26 @@ def unvalidated() -> Iterator[None]:
     """
     with RUN_LOCK, pyro.validation_enabled(False):
         yield
+
+
+_PROTOTYPES = (prototype_hide_fn, AutoGaussian._prototype_hide_fn)
+
+
+def refuse_setup() -> None:
+    """Refuse a guide of Pyro's that runs its model for the first time, before it takes any note.
+
+    Raises:
+        DeclarationError: if one is doing so.
+    """
+    if len(runtime._PYRO_STACK) > 1 and any(
+        getattr(handler, "hide_fn", None) in _PROTOTYPES for handler in runtime._PYRO_STACK
+    ):
+        raise DeclarationError(
+            "A guide of Pyro's runs for the first time here, so that it would make its parameters "
+            "and keep this run's numbers for itself. Call it once outside of apply and init, "
+            "`guide(*args)`; from then on it runs in them. Or take purepyro.infer's guide of the "
+            "same name."
+        )
 
 
 def let_not_adopt(value: Tensor, name: str) -> Tensor:

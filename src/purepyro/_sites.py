@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import attrs
+import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import biject_to
 
 from ._boundary import (
     Msg,
@@ -21,6 +23,7 @@ from ._boundary import (
     scale_and_mask,
 )
 from ._errors import DuplicateSiteError
+from .random._concrete import plain
 
 Kind = Literal["latent", "observed", "deterministic", "factor", "subsample"]
 
@@ -40,7 +43,27 @@ class Site:
 
     def log_density(self) -> Tensor:
         """The log density of the value, scaled and masked, of the shape of the site's batch."""
-        return scale_and_mask(log_prob(self.fn, self.value), self.scale, self.mask)
+        return scale_and_mask(log_prob(self.fn, self._scored()), self.scale, self.mask)
+
+    def _scored(self) -> Tensor:
+        """The value; where it is NaN under a mask, a legal one, which has a gradient."""
+        value, mask = self.value, self.mask
+        if self.kind != "observed" or not isinstance(mask, Tensor) or not value.is_floating_point():
+            return value
+        hidden = value.isnan() & ~mask.reshape(*mask.shape, *(1 for _ in range(self.fn.event_dim)))
+        seen = plain(hidden)
+        if seen is not None and not bool(seen.any()):
+            return value
+        return torch.where(hidden, feasible(self.fn).to(value), value)
+
+
+def feasible(fn: TorchDistributionMixin) -> Tensor:
+    """The point of the support that is zero in unconstrained space."""
+    if fn.support.is_discrete:
+        return torch.zeros(fn.shape())
+    transform = biject_to(fn.support)
+    value: Tensor = transform(torch.zeros(transform.inverse_shape(fn.shape())))
+    return value
 
 
 class Recorder(Messenger):

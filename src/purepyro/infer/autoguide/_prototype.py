@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint, independent, real
 
-from ..._answers import feasible, is_improper
+from ..._answers import is_improper
 from ..._boundary import (
     Msg,
     Plates,
@@ -38,7 +38,7 @@ from ..._fields import PyroSample
 from ..._module import Module
 from ..._node import Node, nodes
 from ..._scope import RUNNING, join
-from ..._sites import Site
+from ..._sites import Site, feasible
 from ..._trees import leaves_of, signature
 from ...random import Key, key
 from ...random._concrete import outside_transforms, plain
