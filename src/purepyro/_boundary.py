@@ -6,6 +6,7 @@ ignore comment. When a new release of Pyro or torch moves something, this is the
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +26,7 @@ from pyro.distributions.torch_distribution import (
 )
 from pyro.distributions.util import scale_and_mask as _scale_and_mask
 from pyro.infer.autoguide.gaussian import AutoGaussian
-from pyro.infer.autoguide.guides import prototype_hide_fn
+from pyro.infer.autoguide.guides import AutoContinuous, prototype_hide_fn
 from pyro.infer.util import MultiFrameTensor
 from pyro.ops.tensor_utils import periodic_repeat
 from pyro.poutine import runtime
@@ -407,23 +408,33 @@ def refuse_setup() -> None:
     if len(runtime._PYRO_STACK) > 1 and any(
         getattr(handler, "hide_fn", None) in _PROTOTYPES for handler in runtime._PYRO_STACK
     ):
-        raise DeclarationError(
-            "A guide of Pyro's runs for the first time here, so that it would make its parameters "
-            "and keep this run's numbers for itself. Call it once outside of apply and init, "
-            "`guide(*args)`; from then on it runs in them. Or take purepyro.infer's guide of the "
-            "same name."
-        )
+        guide = _setting_up()
+        of_all = isinstance(guide, AutoContinuous)
+        name = f"{type(guide).__name__}.{'loc' if of_all else 'locs.<site>'}"
+        raise DeclarationError(_adoption_message(name))
+
+
+def _setting_up() -> object:
+    """The guide of Pyro's that is in its first call, further down Python's own stack."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_name != "_setup_prototype":
+        frame = frame.f_back
+    return frame.f_locals.get("self")
+
+
+def _adoption_message(name: str) -> str:
+    return (
+        f"The parameter {name!r} is made by a PyroModule in its first call, as Pyro's guides do: "
+        "it would keep this run's numbers for itself. Call it once outside of apply and init, "
+        "`guide(*args)`; from then on it runs in them."
+    )
 
 
 def let_not_adopt(value: Tensor, name: str) -> Tensor:
     """``value``, so marked that a PyroModule which sets itself up in a run says why it cannot."""
 
     def unconstrained() -> Tensor:
-        raise DeclarationError(
-            f"The parameter {name!r} is made by a PyroModule in its first call, as Pyro's guides "
-            "do: it would keep this run's numbers for itself. Call it once outside of apply and "
-            "init, `guide(*args)`; from then on it runs in them."
-        )
+        raise DeclarationError(_adoption_message(name))
 
     marked = value.view_as(value)
     setattr(marked, "unconstrained", unconstrained)  # noqa: B010
