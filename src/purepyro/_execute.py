@@ -148,7 +148,9 @@ class _Run(Generic[R]):
         )
         given = None if setting.collect else frozenset(setting.params)
         fields: set[str] = set()
-        running = RUNNING.set(Running(self.key, setting.params, setting.collect))
+        running = RUNNING.set(
+            Running(self.key, setting.params, setting.collect, answers.params_read)
+        )
         tokens = ACTIVE.set(buffers), GIVEN.set(given), FIELDS.set(fields)
         try:
             with ExitStack() as stack:

@@ -36,11 +36,19 @@ GIVEN: ContextVar[frozenset[str] | None] = ContextVar("purepyro_given", default=
 
 @attrs.frozen
 class Running:
-    """What the run under way was given: a guide runs its model with the same."""
+    """What the run under way was given: a guide runs its model with the same.
+
+    Attributes:
+        key: The key.
+        params: The parameters.
+        collects: Whether the run may start new ones.
+        params_read: The names of those that were asked for so far; a run inside adds its own.
+    """
 
     key: Tensor
     params: Mapping[str, Tensor]
     collects: bool
+    params_read: set[str]
 
 
 RUNNING: ContextVar[Running | None] = ContextVar("purepyro_running", default=None)

@@ -112,7 +112,8 @@ class AutoLaplaceApproximation(JointGuide[P]):
             "auto_scale": transform_to(constraints.softplus_positive).inv(scale),
             "auto_scale_tril": tril / scale.unsqueeze(-1),
         }
-        locs = {name: value for name, value in params.items() if name in fitted.params_read}
+        own = {f"locs.{latent.name}" for latent in latents}
+        locs = {name: value for name, value in params.items() if name in own}
         return AutoMultivariateNormal(self.model, self.init_loc_fn), {**locs, **found}
 
     def _fitted(

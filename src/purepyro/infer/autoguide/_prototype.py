@@ -133,11 +133,13 @@ class Prototype(NamedTuple):
         try:
             run = _run(model, args, kwargs, rows)
         except MissingNameError as error:
-            raise MissingNameError(
-                f"{error} The supports or masks of the model's latent sites may depend on it, so "
-                "the guide cannot do without: give it the parameters of model and guide together, "
-                "{**init(model, key), **params}, such as state.params of SVI."
-            ) from error
+            run, other = (_run(model, args, kwargs, rows, lacks=shift) for shift in (0.0, 1.0))
+            if not _alike(_numbers(run.outcome), _numbers(other.outcome)):
+                raise MissingNameError(
+                    f"{error} The guide cannot do without, since supports or masks of the model's "
+                    "latent sites depend on it: give it the parameters of model and guide "
+                    "together, {**init(model, key), **params}, such as state.params of SVI."
+                ) from error
         sites = {site.name: site for site in _latent_sites(run.outcome)}
         latents = [
             _latent(sites[known.name], known.fault, self.arranged, declared=known.declared)
@@ -240,15 +242,51 @@ def _run(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     rows: Mapping[str, Tensor],
+    lacks: float | None = None,
 ) -> _Look:
-    """The model with what the run under way has: the same parameters, the same rows."""
+    """The model with what the run under way has: the same parameters, the same rows.
+
+    Args:
+        model: The model.
+        args: Its arguments.
+        kwargs: The same, by name.
+        rows: The rows of plates.
+        lacks: How far from their start to put parameters that the run under way does not have.
+    """
     running, seen = RUNNING.get(), _Rows()
     if running is None:  # in plain Pyro
         setting = Setting(params=stored_params(), values=rows, collect=True)
         return _Look(execute(seen(model), key(0), args, kwargs, setting), seen.found)
-    setting = Setting(params=running.params, values=rows, collect=running.collects)
+    params, collect = running.params, running.collects or lacks is not None
+    setting = Setting(params=params, values=rows, collect=collect)
     outcome = execute(seen(model), Key(running.key), args, kwargs, setting)
+    if lacks:
+        moved = {n: each if n in params else each + lacks for n, each in outcome.params.items()}
+        setting = attrs.evolve(setting, params=moved)
+        outcome = execute(seen(model), Key(running.key), args, kwargs, setting)
+    running.params_read.update(outcome.params_read & params.keys())
     return _Look(outcome, seen.found)
+
+
+def _numbers(outcome: Outcome[object]) -> list[Tensor]:
+    """The tensors that supports and masks are made of."""
+    sites = _latent_sites(outcome)
+    return [t for s in sites for t in (*_tensors(s.fn.support), *_tensors(_mask_of(s)))]
+
+
+def _alike(ones: list[Tensor], others: list[Tensor]) -> bool:
+    """Whether tensors are seen to be the same; if they cannot be seen, they are not."""
+    if len(ones) != len(others):
+        return False
+    seen = [innermost(each.detach()) for each in (*ones, *others)]
+    with outside_transforms():
+        if any(plain(each) is None for each in seen):
+            return False
+    return not any(map(_differ, ones, others))
+
+
+def _mask_of(site: Site) -> Tensor | bool | None:
+    return both_masks(site.mask, batch_mask(site.fn))
 
 
 class _Rows(Messenger):
@@ -371,7 +409,7 @@ def _latent(site: Site, fault: str | None, arranged: Set[str], *, declared: bool
     # The bounds may be of these rows only, so the shape is asked for before there are more.
     bent = list(shape if fault else biject_to(support).inverse_shape(site.value.shape))
     bent_dim = event_dim + len(bent) - len(shape)
-    mask = both_masks(site.mask, batch_mask(site.fn))
+    mask = _mask_of(site)
     dims: list[int] = []
     for frame in site.plates:
         if frame.dim is not None and frame.full_size is not None:
