@@ -50,7 +50,8 @@ class Site:
         value, mask = self.value, self.mask
         if self.kind != "observed" or not isinstance(mask, Tensor) or not value.is_floating_point():
             return value
-        hidden = value.isnan() & ~mask.reshape(*mask.shape, *(1 for _ in range(self.fn.event_dim)))
+        by_event = mask.reshape(mask.shape + (1,) * self.fn.event_dim)
+        hidden = value.isnan() & ~by_event
         seen = plain(hidden)
         if seen is not None and not bool(seen.any()):
             return value

@@ -51,6 +51,15 @@ class Width(Module):
             pyro.sample("x", dist.Normal(centre, torch.ones_like(centre)), obs=x)
 
 
+def bounded(x: Tensor, keep: Tensor) -> None:
+    """The same by a statement, whose starting value is a literal."""
+    width = pyro.param("width", torch.tensor(3.0)).to(x)
+    pyro.sample("u", dist.Uniform(torch.zeros_like(width), width))
+    pyro.sample("z", dist.Uniform(x.new_zeros(()), 2.0 * width))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(width, torch.ones_like(width)), obs=x)
+
+
 def masked(x: Tensor, keep: Tensor) -> None:
     """Rows that are left out, with their latent site."""
     centre = pyro.sample("c", dist.Normal(x.new_zeros(()), x.new_ones(())))
@@ -82,7 +91,7 @@ def branching(x: Tensor, keep: Tensor) -> None:
         pyro.sample("x", dist.Normal(z, one), obs=x)
 
 
-MODELS: list[Model] = [Width(), masked, rows, branching]
+MODELS: list[Model] = [Width(), bounded, masked, rows, branching]
 MAKES: list[Make] = [
     AutoDelta,
     AutoNormal,
@@ -116,7 +125,7 @@ def outcome(call: Call, model: Model, make: Make, guide: Guide) -> object:
     args = call.args if call.legal else (*call.args, "one too many")
     # The parameters come from a guide of their own, so only the call meets the guide's memory.
     params = {**init(model, KEY, *call.args), **init(make(model), KEY, *call.args)}
-    if isinstance(model, Width):
+    if "width" in params:
         params["width"] = call.args[0].abs().max().float() + 1.0
     svi = SVI(model, guide, torchopt.adam(0.1))
     drawn = Predictive(model, guide=guide, params=params, num_samples=2)
@@ -148,7 +157,7 @@ def calls(draw: st.DrawFn) -> Call:
     return Call(draw(st.sampled_from(CALLS)), (x, torch.tensor(keep)), legal)
 
 
-@pytest.mark.parametrize("model", MODELS, ids=["Width", "masked", "rows", "branching"])
+@pytest.mark.parametrize("model", MODELS, ids=["Width", "bounded", "masked", "rows", "branching"])
 @given(
     make=st.sampled_from(MAKES),
     before=st.lists(calls(), min_size=1, max_size=3),

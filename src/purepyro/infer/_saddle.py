@@ -44,15 +44,13 @@ def stuck_at(loss: Callable[[Params], Tensor], params: Params, key: Key) -> list
         for attempt in range(_TRIES):
             now = dict(params)
             for name in still:
-                noise = normal(
-                    name_key(fold_in(key, attempt), name), params[name].shape, dtype=params[name].dtype
-                )
-                now[name] = params[name] + size * noise
+                own, value = name_key(fold_in(key, attempt), name), params[name]
+                now[name] = value + size * normal(own, value.shape, dtype=value.dtype)
             for _ in range(_STEPS):
-                value, slopes = _downhill(loss, now)
-                if value is None:
+                here, slopes = _downhill(loss, now)
+                if here is None:
                     break
-                if value < enough:
+                if here < enough:
                     return still
                 for name in still:
                     slope = slopes[name]

@@ -15,8 +15,11 @@ from ..._trees import tensors_in
 _AUGMENTED = re.compile("__i(add|sub|mul|truediv|floordiv|mod|pow|and|or|xor|lshift|rshift)__")
 # What makes Python values, or shapes, of the elements of a tensor.
 _READS = frozenset(
-    "item tolist numpy __array__ __bool__ __int__ __index__ __float__ __complex__ __contains__ "
-    "is_nonzero equal allclose nonzero argwhere masked_select unique unique_consecutive".split()
+    (
+        *("item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__index__", "__float__"),
+        *("__complex__", "__contains__", "is_nonzero", "equal", "allclose", "nonzero", "argwhere"),
+        *("masked_select", "unique", "unique_consecutive"),
+    )
 )
 
 

@@ -48,6 +48,7 @@ T = TypeVar("T")
 
 _REMEMBERED = 64  # signatures of arguments
 
+
 @attrs.frozen
 class Latent:
     """One latent site of a model; plates at their full size.
@@ -194,22 +195,20 @@ def _prototype(
     """What a first look finds, and whether it may be kept for later runs."""
     running, constants = RUNNING.get(), Constants()
     params = running.params if running is not None else stored_params()
-
-    def look(seed: int, values: Mapping[str, Tensor], block: _Rows) -> Outcome[object]:
-        setting = Setting(params=params, values=values, collect=True)
-        return execute(block(model), key(seed), args, kwargs, setting)
-
+    rows = _Rows(constants)
+    # Two runs, since a support that moves with other draws shows only so; and the second one is
+    # given the parameters that the first one starts, of which no tensor is a constant.
     with torch.no_grad():
-        rows = _Rows(constants)
-        first = look(0, {}, rows)
-        sites = _latent_sites(first)
-        frames = {frame.name: frame for site in sites for frame in site.plates if frame.full_size}
+        setting = Setting(params=params, collect=True)
+        first = execute(model, key(0), args, kwargs, setting)
+        frames = {frame.name: frame for site in _latent_sites(first) for frame in site.plates}
+        frames = {name: frame for name, frame in frames.items() if frame.full_size}
         parts = {n: torch.arange(f.size) for n, f in frames.items() if f.size != f.full_size}
-        second = first
-        # Another run, since a support that moves with other draws shows only so, and which of the
-        # plates draw their rows.
-        if parts or any(_tensors(site.fn.support) for site in sites):
-            second = look(1, parts, _Rows())
+        setting = attrs.evolve(setting, params=first.params, values=parts)
+        second = execute(rows(model), key(1), args, kwargs, setting)
+        if parts:  # bounds may be by row, so only runs on the same rows compare
+            first = execute(model, key(0), args, kwargs, setting)
+    sites = _latent_sites(second)
     arranged = {
         name
         for name, frame in frames.items()
@@ -220,7 +219,7 @@ def _prototype(
     latents = [
         _latent(
             site,
-            _fault(site, second.sites.get(site.name, site)),
+            _fault(site, first.sites.get(site.name, site)),
             arranged,
             declared=site.name in declared,
         )
@@ -358,7 +357,7 @@ def _flat(
 def _counts(gradient: Tensor, latent: Latent) -> bool:
     """Whether the gradient is seen to be other than zero at a masked element."""
     hidden = ~torch.as_tensor(latent.mask)
-    hidden = hidden.reshape(*hidden.shape, *(1 for _ in range(latent.event_dim)))
+    hidden = hidden.reshape(hidden.shape + (1,) * latent.event_dim)
     seen = innermost((gradient * hidden).detach())
     with outside_transforms():
         return plain(seen) is not None and bool((seen != 0).any())

@@ -96,9 +96,7 @@ class Start:
         if not running.collects:
             return running.params
         setting = Setting(params=running.params, values=self._rows, collect=True)
-        return execute(
-            self._model, Key(running.key), self._args, self._kwargs, setting
-        ).params
+        return execute(self._model, Key(running.key), self._args, self._kwargs, setting).params
 
 
 class _Started(Messenger):
@@ -131,8 +129,8 @@ def _no_site(name: str, sites: Mapping[str, Site]) -> str:
     hint = f"It is made from {' and '.join(map(repr, parts))}." if parts else near(name, latent)
     return (
         f"init_to_value has a value for {name!r}, which {what}, so the guide would start "
-        f"elsewhere. {hint} Give values for latent sites; under a reparametrisation, for those that "
-        "it makes."
+        f"elsewhere. {hint} Give values for latent sites; under a reparametrisation, for those "
+        "that it makes."
     )
 
 
