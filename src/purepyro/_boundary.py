@@ -30,6 +30,7 @@ from pyro.infer.autoguide.guides import AutoContinuous, prototype_hide_fn
 from pyro.infer.util import MultiFrameTensor
 from pyro.ops.tensor_utils import periodic_repeat
 from pyro.poutine import runtime
+from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger, _bound_partial
@@ -396,7 +397,7 @@ def unvalidated() -> Iterator[None]:
         yield
 
 
-_PROTOTYPES = (prototype_hide_fn, AutoGaussian._prototype_hide_fn)
+_PROTOTYPES = (prototype_hide_fn, cast("Any", AutoGaussian)._prototype_hide_fn)
 
 
 def refuse_setup() -> None:
@@ -405,9 +406,9 @@ def refuse_setup() -> None:
     Raises:
         DeclarationError: if one is doing so.
     """
-    if len(runtime._PYRO_STACK) > 1 and any(
-        getattr(handler, "hide_fn", None) in _PROTOTYPES for handler in runtime._PYRO_STACK
-    ):
+    for handler in runtime._PYRO_STACK:
+        if not isinstance(handler, BlockMessenger) or handler.hide_fn not in _PROTOTYPES:
+            continue
         guide = _setting_up()
         of_all = isinstance(guide, AutoContinuous)
         name = f"{type(guide).__name__}.{'loc' if of_all else 'locs.<site>'}"

@@ -257,10 +257,11 @@ def init_to_value(
 def values_given(init_loc_fn: Initializer) -> dict[str, Tensor]:
     """The values that an initialiser, or a fallback of it, has for sites by name."""
     values: dict[str, Tensor] = {}
-    while isinstance(init_loc_fn, partial):
-        if init_loc_fn.func is init_to_value:
-            values = {**init_loc_fn.keywords["values"], **values}
-        init_loc_fn = init_loc_fn.keywords.get("fallback")
+    each: object = init_loc_fn
+    while isinstance(each, partial):
+        if each.func is init_to_value:
+            values = {**each.keywords["values"], **values}
+        each = each.keywords.get("fallback")
     return values
 
 

@@ -8,6 +8,7 @@ the rows of a plate) is not: if a model has such, it is run for it in every run 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Set
+from contextlib import ExitStack
 from copy import copy
 from enum import Enum
 from functools import partial
@@ -295,17 +296,17 @@ class _Rows(Messenger):
         super().__init__()
         self.found: dict[str, Tensor] = {}
         self._constants = constants
+        self._stack = ExitStack()
 
     def __enter__(self) -> _Rows:
         if self._constants is not None:
-            self._constants.__enter__()
+            self._stack.enter_context(self._constants)
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        if self._constants is not None:
-            self._constants.__exit__(*error)
+        self._stack.close()
 
     def _pyro_sample(self, msg: Msg) -> None:
         if msg["value"] is None and is_improper(msg["fn"]):
