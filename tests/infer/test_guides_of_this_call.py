@@ -21,6 +21,7 @@ from purepyro import Ensemble, Module, PyroParam, apply, init, jit, lift, random
 from purepyro._errors import (
     DeclarationError,
     MissingNameError,
+    ShapeError,
     UnknownNameError,
     UnsupportedDistributionError,
 )
@@ -336,7 +337,8 @@ def test_values_for_the_parts_of_a_list(key: random.Key) -> None:
         ]
     )
     found = init(guide, key)
-    assert (found["parts.0.locs.zed"], found["parts.1.locs.loc"]) == (2.0, 1.0)
+    assert found["parts.0.locs.zed"] == 2.0
+    assert found["parts.1.locs.loc"] == 1.0
 
 
 def test_the_median_of_independent_elements(key: random.Key) -> None:
@@ -364,7 +366,7 @@ class Net(Module):
 @pytest.mark.parametrize("make", [AutoDelta, AutoLaplaceApproximation])
 def test_a_network_leaves_its_start(
     key: random.Key,
-    make: Callable[..., AutoGuide[...]],
+    make: Callable[..., AutoGuide[Tensor, Tensor]],
     activation: Callable[[], nn.Module],
 ) -> None:
     x = torch.linspace(-2.0, 2.0, 30).unsqueeze(-1)
@@ -380,8 +382,9 @@ def test_a_network_leaves_its_start(
         UserWarning, match=r"saddle.*'locs.net.0.weight'.*init_loc_fn=init_to_sample"
     ):
         stuck.init(key, x, y)
+    ensemble: Ensemble[Tensor, Tensor] = Ensemble(stuck)
     with pytest.warns(UserWarning, match=r"in an ensemble.*members differ"):
-        Ensemble(stuck).init(random.split(key, 2), x, y)
+        ensemble.init(random.split(key, 2), x, y)
 
 
 def test_a_start_at_the_mode_is_no_saddle(key: random.Key) -> None:
@@ -465,6 +468,13 @@ def test_joint_guides_under_vectorized_particles_of_pyro(key: random.Key, make: 
     ours = Trace_ELBO(num_particles=2_000).loss(model, guide, params, key, y)
     # 2,000 draws each, of a standard deviation of about 2: 4 standard errors are 0.25.
     assert abs(found - ours.item()) < 0.25
+
+
+def test_a_plate_around_a_joint_guide_where_the_model_has_one() -> None:
+    guide = AutoMultivariateNormal(left_out)
+    theirs = pyro.infer.Trace_ELBO(3, vectorize_particles=True, max_plate_nesting=0)
+    with pytest.raises(ShapeError, match=r"float32\[3, 4\].*max_plate_nesting to 1 or more"):
+        theirs.loss(left_out, guide, Y, MASK)
 
 
 @pytest.mark.parametrize("kind", ["AutoNormal", "AutoMultivariateNormal", "AutoGaussian"])

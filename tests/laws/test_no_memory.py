@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import optree
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -17,6 +16,7 @@ from pyro import poutine
 from torch import Tensor
 
 from purepyro import Module, PyroParam, apply, init, random, trace
+from purepyro._trees import Frame, tensors_in
 from purepyro.infer import (
     SVI,
     AutoDelta,
@@ -176,12 +176,7 @@ def test_a_call_gives_what_a_first_call_gives(
 
 def same(one: object, other: object) -> bool:
     """Whether two trees of tensors are equal, bit for bit."""
-    ones, structure = optree.tree_flatten(one)
-    others, other_structure = optree.tree_flatten(other)
-    return structure == other_structure and all(map(_equal, ones, others))
-
-
-def _equal(one: object, other: object) -> bool:
-    if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    return one == other
+    if Frame.of(one) != Frame.of(other):
+        return False
+    pairs = zip(tensors_in(one), tensors_in(other), strict=True)
+    return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)

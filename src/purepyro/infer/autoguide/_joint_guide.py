@@ -105,9 +105,9 @@ def parts_of(flat: Tensor, latents: list[Latent]) -> Iterator[tuple[Latent, Tens
         shape = latent.unconstrained_shape
         rows = len(shape) - latent.unconstrained_event_dim
         # Plates around the guide, such as Pyro's of particles, stand left of the model's.
-        left, own = flat.shape[:-1], ()
-        if rows and left:
-            left, own = left[:-rows], left[-rows:]
+        around = flat.shape[:-1]
+        left = around[: max(0, len(around) - rows)]
+        own = around[len(left) :]
         if any(size != 1 for size in own):
             raise ShapeError(
                 f"The joint draw of all latent sites is {describe(flat)}, in a plate around the "
