@@ -290,6 +290,8 @@ def test_the_text_of_containers() -> None:
     for parts in ((), (1,), (1, "a"), [Leaf()], {"a": (Leaf(),), 3: []}):
         assert repr(Net(parts)) == f"Net(parts={parts!r})"
     assert repr(Net((torch.zeros(2),))) == "Net(parts=(float32[2],))"
+
+
 class Coder(Module):
     """Model and guide as methods, as is usual for autoencoders."""
 

@@ -415,6 +415,11 @@ def kl_divergence(q: TorchDistributionMixin, p: TorchDistributionMixin) -> Tenso
     return torch.as_tensor(divergence)
 
 
+# Says to losses that a guide itself decides what masks its site: it knows whether the value of a
+# masked element counts elsewhere.
+OWN_MASK: Any = {"_own_mask": True}
+
+
 def own_mask(fn: object) -> Tensor | bool | None:
     """The mask that a distribution itself has, by ``fn.mask(...)``."""
     return fn._mask if isinstance(fn, MaskedDistribution) else None

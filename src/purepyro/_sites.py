@@ -46,6 +46,7 @@ class Site:
     auxiliary: bool
     mode: RunMode | None = attrs.field(default=None, repr=False)
     marked: bool = False  # for enumeration
+    own_mask: bool = False  # whether the model's mask is none of a guide's site
 
     def log_density(self) -> Tensor:
         """The log density of the value, scaled and masked, of the shape of the site's batch."""
@@ -123,6 +124,7 @@ class Recorder(Messenger):
             auxiliary=bool(infer.get("is_auxiliary")),
             mode=self._mode if holds else None,
             marked=bool(infer.get("enumerate")),
+            own_mask=bool(infer.get("_own_mask")),
         )
 
 

@@ -200,6 +200,7 @@ def test_bounds_in_an_ensemble(key: random.Key) -> None:
         torch.testing.assert_close(losses[member], svi.step(one, 10 * UNIT)[1])
 
 
+@pytest.mark.filterwarnings("ignore:The model observed nothing")
 def test_models_with_fixed_supports_run_once_a_step(key: random.Key) -> None:
     runs = 0
 
@@ -387,6 +388,7 @@ def test_a_network_leaves_its_start(
         ensemble.init(random.split(key, 2), x, y)
 
 
+@pytest.mark.filterwarnings("ignore:The model observed nothing")
 def test_a_start_at_the_mode_is_no_saddle(key: random.Key) -> None:
     for make in (AutoDelta, AutoLaplaceApproximation):
         SVI(pair, make(pair, init_to_feasible), torchopt.adam(0.1)).init(key)  # a warning: an error

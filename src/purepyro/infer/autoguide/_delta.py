@@ -10,6 +10,7 @@ import pyro.distributions as dist
 from torch import Tensor
 from torch.distributions import biject_to
 
+from ..._boundary import OWN_MASK
 from ..._fields import static
 from ._initialization import Initializer, init_to_median
 from ._model_guide import ModelGuide, PlatesOfRun
@@ -62,7 +63,7 @@ class AutoDelta(ModelGuide[P]):
             with plates.around(latent):
                 point = self._value(latent, plates, start)
                 delta = dist.Delta(point, event_dim=latent.event_dim)
-                values[latent.name] = pyro.sample(latent.name, delta)
+                values[latent.name] = pyro.sample(latent.name, delta, infer=OWN_MASK)
         return values
 
     def quantiles_in_run(

@@ -12,6 +12,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from ..._boundary import OWN_MASK
 from ..._errors import DeclarationError, ShapeError, describe
 from ._model_guide import ModelGuide, normal_quantiles, pushed
 from ._prototype import Latent
@@ -48,7 +49,7 @@ class JointGuide(ModelGuide[P]):
             # Masked elements stay in the vector, so they get a law of their own to fit.
             law = pushed(latent, z, self.spare)
             with plates.around(latent, masked=False):
-                values[latent.name] = pyro.sample(latent.name, law)
+                values[latent.name] = pyro.sample(latent.name, law, infer=OWN_MASK)
         return values
 
     def spare(self, z: Tensor) -> Tensor:

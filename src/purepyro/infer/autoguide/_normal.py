@@ -11,6 +11,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from ..._boundary import OWN_MASK
 from ..._fields import static
 from ._model_guide import ModelGuide, PlatesOfRun, normal_quantiles, pushed
 from ._prototype import Latent
@@ -80,9 +81,9 @@ class AutoNormal(ModelGuide[P]):
         loc, scale = self._loc_scale(latent, plates, start)
         normal = dist.Normal(loc, scale).to_event(latent.unconstrained_event_dim)
         if latent.is_real:
-            return pyro.sample(latent.name, normal)
+            return pyro.sample(latent.name, normal, infer=OWN_MASK)
         z = pyro.sample(f"{latent.name}_unconstrained", normal, infer={"is_auxiliary": True})
-        return pyro.sample(latent.name, pushed(latent, z))
+        return pyro.sample(latent.name, pushed(latent, z), infer=OWN_MASK)
 
     def _loc_scale(
         self, latent: Latent, plates: PlatesOfRun, start: Start, *, ordered: bool = True
