@@ -256,7 +256,7 @@ def covariance(y: Tensor = Y) -> None:
     pyro.sample("y", dist.MultivariateNormal(torch.zeros(2), spread * torch.eye(2)), obs=y)
 
 
-def spread_guide(y: Tensor = Y) -> None:
+def spread_guide(y: Tensor | None = Y) -> None:
     pyro.sample("spread", dist.LogNormal(pyro.param("at", torch.tensor(0.0)), 0.1))
 
 
