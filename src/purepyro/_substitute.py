@@ -118,7 +118,12 @@ class Substitution:
         nodes = [end.grad_fn for end in ends if end.grad_fn is not None]
         for parameter in _parameters_behind(nodes):
             if not self._is_given(parameter):
-                raise MissingNameError(_unregistered_message(parameter, self._place_of(parameter)))
+                name = self.name_of(parameter)
+                raise MissingNameError(
+                    _unregistered_message(parameter, self._place_of(parameter))
+                    if name is None
+                    else _around_message(name)
+                )
         return bool(nodes)
 
     def know(self, path: str, network: nn.Module) -> None:
@@ -272,7 +277,12 @@ def _leaves(tree: object) -> Iterator[object]:
 
 
 def _unregistered_message(parameter: Tensor, place: str | None) -> str:
-    where = f"{place} is" if place else "It lies in a closure, a global or a plain container, or is"
+    where = (
+        f"{place} is"
+        if place
+        else "It lies in a closure, a global or a plain container, or an autograd.Function or "
+        "compiled code was given it; or it is"
+    )
     return (
         f"The run computed with a torch.nn.Parameter ({describe(parameter)}) that is not among its "
         f"params: its value would be baked in, and its gradient lost. {where} part of no network "
