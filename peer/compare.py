@@ -89,7 +89,7 @@ def draws_from(key: random.Key) -> Iterator[None]:
     def process(msg: Any) -> None:
         served = msg["done"] or msg["is_observed"] or msg["value"] is not None
         if msg["type"] == "sample" and not served:
-            msg["value"] = _draw(random.name_key(key, msg["name"]), msg)
+            msg["value"] = draw(random.name_key(key, msg["name"]), msg)
         default(msg)
 
     runtime.default_process_message = process
@@ -99,7 +99,8 @@ def draws_from(key: random.Key) -> Iterator[None]:
         runtime.default_process_message = default
 
 
-def _draw(key: random.Key, msg: Any) -> Tensor:
+def draw(key: random.Key, msg: Any) -> Tensor:
+    """What Pyro's default would draw for a message, drawn from a key."""
     if isinstance(msg["fn"], TorchDistributionMixin) and not msg["args"] and not msg["kwargs"]:
         return random.sample(key, msg["fn"])
     with random.keyed(key):
@@ -146,11 +147,23 @@ def _loss_of_pyro(case: Case) -> dict[str, Tensor]:
             leaf.grad = None
         value = elbo.loss_and_grads(case.model, case.guide, *case.args, **case.kwargs)
     found = {"loss": torch.as_tensor(value)}
-    for name, leaf in leaves.items():
+    for names, leaf in _shared().items():
         gradient = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad.clone()
-        found[f"gradient of {name}"] = gradient
+        found[_gradient_of(names)] = gradient
         leaf.grad = None
     return found
+
+
+def _gradient_of(names: str) -> str:
+    return f"gradient of {names}"
+
+
+def _shared() -> dict[str, Tensor]:
+    """The parameters of Pyro's store; one under several names once, under all of them."""
+    names: dict[Tensor, list[str]] = {}
+    for name, leaf in _leaves().items():
+        names.setdefault(leaf, []).append(name)
+    return {" and ".join(several): leaf for leaf, several in names.items()}
 
 
 def _density_of_pyro(case: Case) -> dict[str, Tensor]:
@@ -160,12 +173,12 @@ def _density_of_pyro(case: Case) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     latents: dict[str, Tensor] = {}
     for name, node in run.nodes.items():
-        if node["type"] != "sample" or name in run.nodes and _is_plate(node):
+        if node["type"] != "sample" or _is_plate(node):
             continue
         found[f"value of {name}"] = node["value"].detach()
         if not node["is_observed"]:
             latents[name] = node["value"].detach()
-    leaves = _leaves()
+    leaves = {name: leaf for name, leaf in _leaves().items() if name in run.param_nodes}
     for name, value in latents.items():
         if value.is_floating_point() and case.differentiable:
             leaves[name] = value.clone().requires_grad_()
@@ -219,19 +232,24 @@ def _our_loss(case: Case) -> dict[str, Tensor]:
 
     leaves = {name: value.requires_grad_() for name, value in _params().items()}
     value = loss(leaves)
-    found = _gradients(value, list(leaves.values()))
-    gradients = {f"gradient of {name}": g for name, g in zip(leaves, found, strict=True)}
+    found = dict(zip(leaves, _gradients(value, list(leaves.values())), strict=True))
+    # Pyro sums where one parameter has several names.
+    gradients = {
+        _gradient_of(names): torch.stack([found[name] for name in names.split(" and ")]).sum(0)
+        for names in _shared()
+    }
     return {"loss": value, **gradients}
 
 
 def _our_density(case: Case, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    params, key = _params(), random.key(0)
+    params = {n: value for n, value in _params().items() if f"gradient of {n}" in expected}
+    key = random.key(0)
     _, record = trace(case.model, params, key, *case.args, **case.kwargs)
     found = {f"value of {name}": value.detach() for name, value in record.values.items()}
     found = {name: value for name, value in found.items() if name in expected}
     values = {name: value.detach().clone() for name, value in record.latents.items()}
     leaves = {**params, **values} if case.differentiable else {}
-    leaves = {name: value for name, value in leaves.items() if value.is_floating_point()}
+    leaves = {name: leaf for name, leaf in leaves.items() if f"gradient of {name}" in expected}
     for leaf in leaves.values():
         leaf.requires_grad_()
     density = log_density(case.model, params, values, *case.args, **case.kwargs)

@@ -363,21 +363,19 @@ def _sir(example: ModuleType) -> Cases:
     args = SimpleNamespace(population=6, recovery_time=3.0)
     vars(example)["args"] = args  # one function reads it there
     data = torch.tensor([1.0, 1.0, 0.0])
-    for name in ("discrete_model", "reparameterized_discrete_model"):
-        yield Case(name=f"sir_hmc, {name}", model=getattr(example, name), args=(args, data * 0.0))
+    yield Case(name="sir_hmc, discrete_model", model=example.discrete_model, args=(args, 0 * data))
     start = example.heuristic_init(args, data.clone())
-    for name in ("continuous_model", "vectorized_model"):
+    for name in ("reparameterized_discrete_model", "continuous_model", "vectorized_model"):
         model = getattr(example, name)
-        shown = poutine.block(model, expose=["R0", "rho", "S_aux", "I_aux"])
-        guide = AutoDelta(shown, init_loc_fn=init_to_value(values=start))
-        loss = "TraceEnum_ELBO" if name == "continuous_model" else "Trace_ELBO"
-        options = {"max_plate_nesting": 0} if name == "continuous_model" else {}
+        names = ["R0", "rho"] if "discrete" in name else ["R0", "rho", "S_aux", "I_aux"]
+        shown = poutine.block(model, expose=names)
+        sums_out = name != "vectorized_model"
         yield Case(
             name=f"sir_hmc, {name}",
             model=model,
-            guide=guide,
-            loss=loss,
-            options=options,
+            guide=AutoDelta(shown, init_loc_fn=init_to_value(values=start)),
+            loss="TraceEnum_ELBO" if sums_out else "Trace_ELBO",
+            options={"max_plate_nesting": 0} if sums_out else {},
             args=(args, data),
         )
 
