@@ -52,11 +52,12 @@ class Case:
 
 @attrs.frozen
 class Row:
-    """What came of a case."""
+    """What came of a case, or of so many tests."""
 
     name: str
     status: Status
     note: str
+    count: int = 1
 
 
 def compare(case: Case) -> Row:
@@ -172,7 +173,8 @@ def _density_of_pyro(case: Case) -> dict[str, Tensor]:
         run = poutine.trace(case.model).get_trace(*case.args, **case.kwargs)
     found: dict[str, Tensor] = {}
     latents: dict[str, Tensor] = {}
-    for name, node in run.nodes.items():
+    nodes: dict[str, Any] = dict(run.nodes)
+    for name, node in nodes.items():
         if node["type"] != "sample" or _is_plate(node):
             continue
         found[f"value of {name}"] = node["value"].detach()
@@ -264,7 +266,10 @@ def _our_density(case: Case, expected: Mapping[str, Tensor]) -> dict[str, Tensor
 
 def _judge(name: str, expected: Mapping[str, Tensor], seen: Mapping[str, Tensor]) -> Row:
     if expected.keys() != seen.keys():
-        lacking, extra = sorted(expected.keys() - seen.keys()), sorted(seen.keys() - expected.keys())
+        lacking, extra = (
+            sorted(expected.keys() - seen.keys()),
+            sorted(seen.keys() - expected.keys()),
+        )
         return Row(name, "different", f"ours lacks {lacking[:4]}, and has {extra[:4]} besides")
     largest = max((float(_size(g)) for n, g in expected.items() if n.startswith("grad")), default=0)
     worst = ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -22,6 +23,8 @@ import purepyro.infer
 from purepyro import PurepyroError, random
 
 from .compare import draw
+
+_SEED = int(os.environ.get("PEER_SEED", "0"))
 
 
 class NotOfferedError(NotImplementedError):
@@ -51,16 +54,16 @@ class Draws:
                 msg["value"] = draw(self._of_site(msg["name"]), msg)
             default(msg)
 
-        def set_rng_seed(number: int) -> None:
-            seed(number)
-            self.seed(number)
+        def set_rng_seed(rng_seed: int) -> None:
+            seed(rng_seed)
+            self.seed(rng_seed)
 
         runtime.default_process_message = process
         pyro.set_rng_seed = set_rng_seed
 
     def seed(self, number: int) -> None:
-        """Start again."""
-        self._base, self._count = random.key(number), 0
+        """Start again; ``PEER_SEED`` gives other draws at every seed of the tests."""
+        self._base, self._count = random.fold_in(random.key(number), _SEED), 0
         self._seen.clear()
 
     def next(self) -> random.Key:
@@ -128,7 +131,7 @@ class _FromStore(Messenger):
         self._store = {name: (store[name].detach(), store._constraints[name]) for name in store}
 
     def _pyro_param(self, msg: Any) -> None:
-        if len(msg["args"]) == 1 and not msg["kwargs"] and msg["name"] in self._store:
+        if len(msg["args"]) == 1 and msg["name"] in self._store:
             value, constraint = self._store[msg["name"]]
             msg["args"] = (msg["name"], value)
             msg["kwargs"] = {**msg["kwargs"], "constraint": constraint}
@@ -160,7 +163,7 @@ class Ours(ELBO):
         """The same; the gradients are left in the store's parameters."""
         value = self.differentiable_loss(model, guide, *args, **kwargs)
         if value.requires_grad:
-            value.backward(retain_graph=self.retain_graph)
+            torch.autograd.backward(value, retain_graph=self.retain_graph)
         return float(torch_item(value.detach()))
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -193,6 +196,8 @@ class Ours(ELBO):
                 if not isinstance(error, LookupError):
                     raise
                 # Another structure, with other parameters: look again.
+        if isinstance(guide, torch.nn.Module):
+            guide(*args, **kwargs)  # Pyro's guides set themselves up in a first call, outside
         seen = _Params()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -258,6 +263,4 @@ def _at(
 def behind_pyro() -> dict[str, type[Ours]]:
     """For each of our losses, by its name in Pyro, the class that takes its place there."""
     names = ("Trace_ELBO", "TraceEnum_ELBO", "TraceGraph_ELBO", "TraceMeanField_ELBO")
-    return {
-        name: type(name, (Ours,), {"ours": getattr(purepyro.infer, name)}) for name in names
-    }
+    return {name: type(name, (Ours,), {"ours": getattr(purepyro.infer, name)}) for name in names}

@@ -22,7 +22,9 @@ from pyro.optim import Adam
 
 from purepyro import PurepyroError
 
+from .compare import Status
 from .losses import DRAWS, NotOfferedError, Ours, behind_pyro
+from .upstream import left_out_by_choice
 
 _LIMIT = 60
 
@@ -42,6 +44,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the tests' own helpers take an error of ours for what Pyro's words would be."""
+    chosen = [item for item in items if not left_out_by_choice(item.nodeid)]
+    dropped = [item for item in items if left_out_by_choice(item.nodeid)]
+    for item in dropped:
+        _note(item.nodeid, 0, "left out", "one of many alike that take minutes")
+    items[:] = chosen
     for module in {item.getparent(pytest.Module) for item in items}:
         if module is not None and hasattr(module.obj, "assert_error"):
             module.obj.assert_error = _assert_error(module.obj)
@@ -91,25 +98,24 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if report.when != "call":
         return
     error = call.excinfo.value if call.excinfo is not None else None
-    line = {
-        "test": item.nodeid.rpartition("/")[2],
-        "losses": DRAWS.losses,
-        "seconds": report.duration,
-        **_judged(report, error),
-    }
+    _note(item.nodeid, DRAWS.losses, *_judged(report, error))
+
+
+def _note(test: str, losses: int, status: Status, note: str) -> None:
+    line = {"test": test.rpartition("/")[2], "losses": losses, "status": status, "note": note}
     with open(os.environ["PEER_REPORT"], "a") as file:
         file.write(json.dumps(line) + "\n")
 
 
-def _judged(report: Any, error: BaseException | None) -> dict[str, str]:
+def _judged(report: Any, error: BaseException | None) -> tuple[Status, str]:
     if report.outcome == "passed":
-        return {"status": "equal", "note": ""}
+        return "equal", ""
     if error is None or hasattr(report, "wasxfail") or report.outcome == "skipped":
-        return {"status": "left out", "note": str(getattr(report, "wasxfail", error))}
+        return "left out", " ".join(str(getattr(report, "wasxfail", error)).split())
     for each in _chain(error):
         if isinstance(each, PurepyroError | NotOfferedError):
-            return {"status": "refused", "note": _brief(each)}
-    return {"status": "different", "note": _brief(error)}
+            return "refused", _brief(each)
+    return "different", _brief(error)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -111,19 +111,17 @@ def _ss_vae(example: ModuleType) -> Cases:
     images = torch.rand(4, 784)
     digits = nn.functional.one_hot(torch.tensor([0, 3, 3, 9]), 10).to(images)
     for way in (None, "parallel"):
-        vae = example.SSVAE(
-            z_dim=3, hidden_layers=[5], config_enum=way, aux_loss_multiplier=46.0
-        )
+        vae = example.SSVAE(z_dim=3, hidden_layers=[5], config_enum=way, aux_loss_multiplier=46.0)
         guide, loss, options = vae.guide, "Trace_ELBO", {}
         if way is not None:
             guide = config_enumerate(vae.guide, way, expand=True)
             loss, options = "TraceEnum_ELBO", {"max_plate_nesting": 1}
-        given = {"loss": loss, "options": options}
         name = f"ss_vae_M2, {'sampled' if way is None else 'enumerated'} labels"
-        yield Case(name=name, model=vae.model, guide=guide, args=(images,), **given)
-        yield Case(
-            name=f"{name}, given", model=vae.model, guide=guide, args=(images, digits), **given
+        case = Case(
+            name=name, model=vae.model, guide=guide, loss=loss, options=options, args=(images,)
         )
+        yield case
+        yield attrs.evolve(case, name=f"{name}, given", args=(images, digits))
         yield Case(
             name=f"{name}, classifier",
             model=vae.model_classify,
@@ -244,7 +242,7 @@ def _hmm(example: ModuleType) -> Cases:
                     raftery_parameterization=raftery,
                 )
                 exposed = poutine.block(
-                    model, expose_fn=lambda msg: msg["name"].startswith("probs_")
+                    model, expose_fn=lambda msg: str(msg["name"]).startswith("probs_")
                 )
                 more = f"{', Raftery' if raftery else ''}{', batches' if batch else ''}"
                 yield Case(
@@ -300,7 +298,7 @@ def _capture_recapture(example: ModuleType) -> Cases:
     history[:, 0] = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0])
     sex = torch.tensor([0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
     for name, model in example.models.items():
-        exposed = poutine.block(model, expose_fn=lambda msg: msg["name"][:3] in ("phi", "rho"))
+        exposed = poutine.block(model, expose_fn=lambda msg: str(msg["name"])[:3] in ("phi", "rho"))
         yield Case(
             name=f"capture_recapture {name}",
             model=model,
@@ -584,13 +582,14 @@ def _factor_mue(example: ModuleType) -> Cases:
 @_program("contrib/epidemiology/sir.py", torch.float32)
 def _epidemiology(example: ModuleType) -> Cases:
     data = torch.tensor([1.0, 1.0, 0.0, 1.0])
-    for name, more in {
+    kinds: dict[str, dict[str, object]] = {
         "SIR": {},
         "SEIR": {"incubation_time": 2.0},
         "superspreading SIR": {"concentration": 2.0},
         "overdispersed SIR": {"overdispersion": 1.0},
         "heterogeneous SIR": {"heterogeneous": True},
-    }.items():
+    }
+    for name, more in kinds.items():
         args = SimpleNamespace(
             population=20,
             recovery_time=3.0,
