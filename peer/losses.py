@@ -102,7 +102,9 @@ class _Params(Messenger):
     def __init__(self) -> None:
         super().__init__()
         store = pyro.get_param_store()
-        self._store = {name: (store[name], store._constraints[name]) for name in store}
+        self._store: dict[str, tuple[Tensor, Any]] = {
+            name: (store[name], store._constraints[name]) for name in store
+        }
         self.statements: dict[str, _Statement] = {}
 
     def _pyro_param(self, msg: Any) -> None:
@@ -114,8 +116,8 @@ class _Params(Messenger):
         elif start is None:
             return  # refused, as it should be
         else:
-            value = start() if callable(start) and not isinstance(start, Tensor) else start
-            self._store[name] = value, constraint
+            made: Any = start() if callable(start) and not isinstance(start, Tensor) else start
+            value = self._store.setdefault(name, (made, constraint))[0]
         self.statements.setdefault(name, _Statement(name, value, constraint, event_dim))
         msg["value"] = copied = value.detach().clone()
         setattr(copied, "unconstrained", lambda: copied)  # noqa: B010  # plates ask for it
