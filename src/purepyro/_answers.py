@@ -6,12 +6,15 @@ key, or from given values, and checks what it hands out and what it is handed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
+from typing import TypeGuard
 
 import torch
 from pyro.distributions import constraints, is_validation_enabled
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import transform_to
 from torch.distributions.constraints import Constraint
 
@@ -19,14 +22,20 @@ from ._boundary import (
     Msg,
     is_empty_plate,
     is_full_plate,
+    is_mapped,
+    is_subsample,
     is_tracing,
     let_not_adopt,
     let_subsample,
     message_distribution,
+    message_value,
+    module_being_registered,
+    plate_rows,
     plates_under_enumeration,
     registered,
     unchecking,
 )
+from ._dense import require_real
 from ._errors import (
     DtypeError,
     MissingNameError,
@@ -37,11 +46,25 @@ from ._errors import (
     near,
 )
 from ._sites import is_exempt
-from ._substitute import Substitute
+from ._substitute import Substitution
+from ._valid import require_valid_arguments, require_valid_value
 from .random import Key, name_key
 from .random._concrete import plain
 from .random._mode import KeyedRandom, draw
 from .random._sample import draw_distribution
+
+# Which key draws the rows of plates, if it is not the run's.
+_ROWS_KEY: ContextVar[Key | None] = ContextVar("rows_key", default=None)
+
+
+@contextmanager
+def rows_drawn_by(key: Key) -> Iterator[None]:
+    """A block whose runs, whatever their keys, take the same rows of subsampled plates."""
+    token = _ROWS_KEY.set(key)
+    try:
+        yield
+    finally:
+        _ROWS_KEY.reset(token)
 
 
 class Answers:
@@ -51,9 +74,12 @@ class Answers:
         params: Unconstrained values of parameters.
         key: Each draw depends on it and on the site's name.
         values: Values of latent sites, in place of draws.
-        substitute: Takes note of the ``torch.nn`` parameters that a plain Pyro model registers.
+        substitution: Takes note of what stands for the ``torch.nn`` parameters that a plain Pyro
+            model registers.
         collect: Whether a parameter that is not in ``params`` is added, at its initial value.
         draws: Whether sites without a value are drawn; if not, they are an error.
+        on_network: Told of each network that a ``pyro.module`` statement registers, with the
+            prefix that its names get.
     """
 
     def __init__(
@@ -61,30 +87,39 @@ class Answers:
         params: Mapping[str, Tensor],
         key: Key,
         values: Mapping[str, Tensor],
-        substitute: Substitute | None = None,
+        substitution: Substitution,
         *,
         collect: bool = False,
         draws: bool = True,
+        on_network: Callable[[nn.Module, str], None],
     ) -> None:
         self.params = dict(params)
         self.values = values
+        # Whether to check distributions where torch cannot; the run knows once it has begun.
+        self.validates = False
         self.constraints: dict[str, Constraint] = {}
         self.params_read: set[str] = set()
         self.values_read: set[str] = set()
         self._key = key
-        self._substitute = substitute
+        self._substitution = substitution
+        self._on_network = on_network
         self._collect = collect
         self._draws = draws
 
     def answer(self, msg: Msg) -> bool:
         """Serve a message that no handler served; ``False`` if it is none of ours."""
         if msg["type"] == "sample":
-            if is_tracing():
+            blind = is_mapped()  # torch's own checks are off
+            fn = msg["fn"] if blind and self.validates and not is_exempt(msg) else None
+            require_valid_arguments(str(msg["name"]), fn)
+            if blind or is_tracing():
                 msg["fn"] = unchecking(msg["fn"])
             if msg["value"] is None:
                 msg["value"] = self._sample(msg)
             elif msg["is_observed"]:
                 _check_observed(msg)
+            if msg["is_observed"] or msg["name"] in self.values:
+                require_valid_value(str(msg["name"]), fn, message_value(msg))
         elif msg["type"] == "param" and msg["value"] is None:
             msg["value"] = self._param(msg)
         else:
@@ -99,11 +134,13 @@ class Answers:
                 f"The plate {name!r} has size 0, for which a plate's scale is not defined. Pass "
                 "at least one row, or leave the plate out where there is none."
             )
-        if is_full_plate(fn):
+        if is_full_plate(fn) and name not in self.values:
             indices: Tensor = fn()
             return indices
         if name in self.values:
             self.values_read.add(name)
+            if is_subsample(fn):
+                return _checked_rows(name, plate_rows(fn), self.values[name])
             return _checked_value(name, fn, self.values[name])
         if not self._draws:
             raise MissingNameError(
@@ -111,7 +148,8 @@ class Answers:
                 f"{near(name, self.values)} Give a value for every latent site, as "
                 "trace(...)[1].latents does."
             )
-        key = name_key(self._key, name)
+        rows_key = _ROWS_KEY.get() if is_subsample(fn) else None
+        key = name_key(self._key if rows_key is None else rows_key, name)
         if msg["args"] or msg["kwargs"] or not hasattr(fn, "sample"):
             return draw(key, partial(fn, *msg["args"], **msg["kwargs"]))
         try:
@@ -126,6 +164,39 @@ class Answers:
         constraint = known[1] if known else msg["kwargs"].get("constraint", constraints.real)
         if again:  # a later read of a parameter has no constraint of its own
             constraint = self.constraints.get(name, constraint)
+        alias = self._alias(name, known[0] if known else init)
+        unconstrained = self._unconstrained(name, known, init, constraint, alias)
+        if isinstance(init, Tensor):
+            _check_like(name, unconstrained, init, constraint)
+        if alias is None:
+            self.params_read.add(name)
+            self.constraints[name] = constraint
+        value = unconstrained if constraint is constraints.real else _map(constraint, unconstrained)
+        if alias is None:
+            self._register(name, known, init, unconstrained, value)
+        if msg["cond_indep_stack"] and msg["kwargs"].get("event_dim") is not None:
+            value = let_subsample(value, unconstrained)
+        elif again:
+            value = let_not_adopt(value, name)
+        return value
+
+    def _alias(self, name: str, original: object) -> str | None:
+        """The other name under which the same parameter of a network stands in the params."""
+        if not _is_parameter(original):
+            return None
+        other = self._substitution.name_of(original)
+        return other if other != name else None
+
+    def _unconstrained(
+        self,
+        name: str,
+        known: tuple[Tensor, Constraint] | None,
+        init: object,
+        constraint: Constraint,
+        alias: str | None,
+    ) -> Tensor:
+        if alias is not None and isinstance(original := known[0] if known else init, Tensor):
+            return self._substitution.value_of(original)
         if name not in self.params:
             if not self._collect:
                 raise MissingNameError(
@@ -135,19 +206,24 @@ class Answers:
                 )
             start = known[0] if known else self._initial(name, init, constraint)
             self.params[name] = start.detach().clone()
-        unconstrained = self.params[name]
-        if isinstance(init, Tensor):
-            _check_like(name, unconstrained, init, constraint)
-        self.params_read.add(name)
-        self.constraints[name] = constraint
-        value = unconstrained if constraint is constraints.real else _map(constraint, unconstrained)
-        if self._substitute is not None and isinstance(init, torch.nn.Parameter):
-            self._substitute.register(init, value)
-        if msg["cond_indep_stack"] and msg["kwargs"].get("event_dim") is not None:
-            value = let_subsample(value, unconstrained)
-        elif again:
-            value = let_not_adopt(value, name)
-        return value
+        return self.params[name]
+
+    def _register(
+        self,
+        name: str,
+        known: tuple[Tensor, Constraint] | None,
+        init: object,
+        unconstrained: Tensor,
+        value: Tensor,
+    ) -> None:
+        """Let the network to which a parameter belongs compute with its value."""
+        if known:
+            self._substitution.register(name, known[0], unconstrained)
+        elif _is_parameter(init):
+            self._substitution.register(name, init, value)
+            net = module_being_registered(name)
+            if net is not None:
+                self._on_network(net, name[: name.index("$$$") + 3])
 
     def _initial(self, name: str, init: object, constraint: Constraint) -> Tensor:
         if init is None:
@@ -159,6 +235,8 @@ class Answers:
         if callable(init) and not isinstance(init, Tensor):
             with KeyedRandom(name_key(self._key, name)):
                 value = init()
+        if isinstance(value, nn.Parameter):
+            value = value.detach()
         if not isinstance(value, Tensor):
             raise DtypeError(
                 f"The initial value of the parameter {name!r} is {describe(value)}, which is no "
@@ -166,6 +244,11 @@ class Answers:
             )
         _check_initial(name, value, constraint)
         return _unmap(constraint, value)
+
+
+def _is_parameter(value: object) -> TypeGuard[nn.Parameter]:
+    # For most the first is false, and the second is slow.
+    return isinstance(value, Tensor) and isinstance(value, nn.Parameter)
 
 
 def _map(constraint: Constraint, unconstrained: Tensor) -> Tensor:
@@ -206,6 +289,7 @@ def check_param(name: str, given: object, shape: torch.Size, dtype: torch.dtype)
             f"The parameter {name!r} is {describe(given)}, which is no Tensor. "
             f"Write torch.tensor({describe(given)})."
         )
+    require_real(given, f"parameter {name!r}")
     if given.dtype != dtype:
         short = str(dtype).removeprefix("torch.")
         raise DtypeError(
@@ -230,12 +314,21 @@ def _check_observed(msg: Msg) -> None:
             f"The observed value of the site {name!r} is {describe(value)}, which is no Tensor. "
             "Write torch.as_tensor(value)."
         )
-    _check_shape(name, fn, value, "observed value")
+    require_real(value, f"observed value of the site {name!r}")
+    free = {f.dim for f in msg["cond_indep_stack"] if f.dim is not None and f.size == -1}
+    _check_shape(name, fn, value, "observed value", free)
 
 
-def _check_shape(name: object, fn: object, value: Tensor, what: str) -> None:
+def _check_shape(
+    name: object, fn: object, value: Tensor, what: str, free: Container[int] = ()
+) -> None:
+    """Refuse a value of another shape than its site; plates without a size leave dims ``free``."""
     batch, event = tuple(getattr(fn, "batch_shape", ())), tuple(getattr(fn, "event_shape", ()))
-    if tuple(value.shape) != batch + event and not _fits_plates(tuple(value.shape), batch, event):
+    if (
+        tuple(value.shape) != batch + event
+        and not (free and _fits_free(tuple(value.shape), batch, event, free))
+        and not _fits_plates(tuple(value.shape), batch, event)
+    ):
         raise ShapeError(
             f"The {what} of the site {name!r} is {describe(value)}, but its distribution "
             f"{type(fn).__name__} has batch shape {list(batch)} and event shape {list(event)}. "
@@ -243,6 +336,22 @@ def _check_shape(name: object, fn: object, value: Tensor, what: str) -> None:
             f"{list(batch + event)}. Reshape the value (squeeze, unsqueeze), or the distribution "
             "(expand, to_event, or a plate around it)."
         )
+
+
+def _fits_free(
+    shape: tuple[int, ...], batch: tuple[int, ...], event: tuple[int, ...], free: Container[int]
+) -> bool:
+    """Whether shapes differ only in dimensions of plates without a size, of which batch has one."""
+    if shape[len(shape) - len(event) :] != event:
+        return False
+    rows = shape[: len(shape) - len(event)]
+    if len(batch) > len(rows):
+        return False
+    padded = (1,) * (len(rows) - len(batch)) + batch
+    return all(
+        size == own or (own == 1 and i - len(rows) in free)
+        for i, (size, own) in enumerate(zip(rows, padded, strict=True))
+    )
 
 
 def _fits_plates(shape: tuple[int, ...], batch: tuple[int, ...], event: tuple[int, ...]) -> bool:
@@ -266,6 +375,7 @@ def _checked_value(name: str, fn: object, value: object) -> Tensor:
             f"The value of the site {name!r} is {describe(value)}, which is no Tensor. "
             "Write torch.as_tensor(value)."
         )
+    require_real(value, f"value of the site {name!r}")
     if not hasattr(fn, "batch_shape"):
         return value
     _check_shape(name, fn, value, "value")
@@ -280,6 +390,23 @@ def _checked_value(name: str, fn: object, value: object) -> Tensor:
                 "zero. Values are constrained ones: give a value inside the support."
             )
     return value
+
+
+def _checked_rows(name: str, count: int | None, rows: object) -> Tensor:
+    """The rows that a plate takes, as it was told; ``count`` is how many, if it says so itself."""
+    if not isinstance(rows, Tensor) or rows.is_floating_point() or rows.is_complex():
+        raise DtypeError(
+            f"The value of the plate {name!r} is {describe(rows)}, which holds no indices of rows. "
+            "Give whole numbers, torch.tensor([...]), one for each row."
+        )
+    if rows.ndim != 1 or (count is not None and len(rows) != count):
+        wanted = "one dimension" if count is None else f"{count} of them"
+        raise ShapeError(
+            f"The rows of the plate {name!r} are {describe(rows)}, where the plate takes {wanted}. "
+            "A model takes the rows that its guide drew: give the plate the same subsample_size in "
+            "both, or leave it out in the model."
+        )
+    return rows
 
 
 def _span(value: Tensor) -> str:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ._boundary import wrapped_by
 from ._errors import DtypeError, SupportError, UnknownNameError, describe, near
-from ._execute import Outcome, Setting, execute, root_of
+from ._execute import Call, Joint, Outcome, Setting, execute, jointly, require_in_params, root_of
 from ._init import check_declared, declared
+from ._mapped import explained
 from ._node import nodes
 from ._scope import join
 from ._sites import Site
@@ -23,6 +24,7 @@ from .random._reuse import consume
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Trace(NamedTuple):
@@ -100,9 +102,7 @@ def apply(
         True
     """
     consume(key, "apply")
-    outcome = _checked_run(model, params, key, args, kwargs)
-    outcome.buffers.require_unchanged()
-    return outcome.result
+    return _checked_run(model, params, key, args, kwargs, _result)
 
 
 def apply_with_state(
@@ -143,7 +143,7 @@ def apply_with_state(
         (0, 1)
     """
     consume(key, "apply_with_state")
-    outcome = _checked_run(model, params, key, args, kwargs, state=state)
+    outcome = _checked_run(model, params, key, args, kwargs, _itself, state=state)
     after = outcome.buffers.now()
     unknown = [name for name in state if name not in after]
     if unknown:
@@ -204,9 +204,7 @@ def trace(
         {'loc': [], 'y': [3]}
     """
     consume(key, "trace")
-    outcome = _checked_run(model, params, key, args, kwargs)
-    outcome.buffers.require_unchanged()
-    return outcome.result, record(outcome.sites)
+    return _checked_run(model, params, key, args, kwargs, _recorded)
 
 
 def log_density(
@@ -242,19 +240,23 @@ def log_density(
         >>> log_density(model, {}, {"z": torch.tensor(0.0)})
         tensor(-0.9189)
     """
-    outcome = _checked_run(model, params, key(0), args, kwargs, values=values, draws=False)
-    outcome.buffers.require_unchanged()
-    unused = [name for name in values if name not in outcome.values_read]
-    if unused:
-        raise UnknownNameError(_unused_value_message(unused[0], outcome.sites))
-    return record(outcome.sites).log_density
+
+    def scored(outcome: Outcome[object]) -> Tensor:
+        outcome.buffers.require_unchanged()
+        unused = [name for name in values if name not in outcome.values_read]
+        if unused:
+            raise UnknownNameError(_unused_value_message(unused[0], outcome.sites))
+        return record(outcome.sites).log_density
+
+    return _checked_run(model, params, key(0), args, kwargs, scored, values=values, draws=False)
 
 
 def record(sites: Mapping[str, Site]) -> Trace:
     """The sites of a run as a :class:`Trace`."""
-    densities = {
-        site.name: site.log_density() for site in sites.values() if site.kind != "subsample"
-    }
+    with explained():
+        densities = {
+            site.name: site.log_density() for site in sites.values() if site.kind != "subsample"
+        }
     values = {
         kind: {site.name: site.value for site in sites.values() if site.kind in kinds}
         for kind, kinds in _KINDS.items()
@@ -270,18 +272,35 @@ _KINDS = {
 }
 
 
+def _itself(outcome: Outcome[R]) -> Outcome[R]:
+    return outcome
+
+
+def _result(outcome: Outcome[R]) -> R:
+    outcome.buffers.require_unchanged()
+    return outcome.result
+
+
+def _recorded(outcome: Outcome[R]) -> tuple[R, Trace]:
+    return _result(outcome), record(outcome.sites)
+
+
 def _checked_run(
     model: Callable[..., R],
     params: Values,
     key: Key,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
+    finish: Callable[[Outcome[R]], T],
     *,
     values: Values | None = None,
     state: Values | None = None,
     draws: bool = True,
-) -> Outcome[R]:
-    """A run that accepts exactly the parameters of the model, finite ones."""
+) -> T:
+    """What ``finish`` makes of a run that accepts exactly the parameters of the model, finite ones.
+
+    It scores sites, for which networks have to compute with the params still.
+    """
     if not isinstance(params, Mapping):
         raise DtypeError(
             f"The params are {describe(params)}, which is no dict of tensors. The order is "
@@ -292,16 +311,23 @@ def _checked_run(
         check_declared(root, params, complete=wrapped_by(model) is None)
     _check_finite(params)
     setting = Setting(params=params, values=values or {}, state=state, draws=draws)
-    outcome = execute(model, key, args, kwargs, setting)
-    known = outcome.params_read | (declared(root).keys() if root is not None else set())
-    unknown = [name for name in params if name not in known]
-    if unknown:
-        raise UnknownNameError(
-            f"The params have {unknown[0]!r}, which names no parameter of this run. "
-            f"{near(unknown[0], known)} Remove it, or start from "
-            "init(model, key)."
-        )
-    return outcome
+
+    def body(joint: Joint) -> T:
+        with explained():
+            outcome = execute(model, key, args, kwargs, setting, joint)
+        known = outcome.params_read | (declared(root).keys() if root is not None else set())
+        unknown = [name for name in params if name not in known]
+        if unknown:
+            raise UnknownNameError(
+                f"The params have {unknown[0]!r}, which names no parameter of this run. "
+                f"{near(unknown[0], known)} Remove it, or start from "
+                "init(model, key)."
+            )
+        finished = finish(outcome)
+        require_in_params(model, joint, (outcome.result, finished))
+        return finished
+
+    return jointly((model,), Call(key, args, kwargs, params), body)
 
 
 def _check_finite(params: Values) -> None:

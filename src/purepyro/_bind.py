@@ -14,11 +14,13 @@ import attrs
 import pyro
 from torch import Tensor, nn
 
-from ._buffers import ACTIVE
+from ._buffers import Buffers
 from ._fields import Field
+from ._nets import ACTIVE, Nets
 from ._node import Node, copy_of, map_children, parameters_of, parts_of
 from ._scope import BINDING, OVERRIDES, Binding, Scope, join
 from ._skeleton import skeleton, swap
+from ._substitute import Substitution
 
 
 class Held(Field[Any]):
@@ -33,16 +35,23 @@ def is_bound(node: Node) -> bool:
     return BINDING in node.__dict__
 
 
-def bind(root: Node) -> Node:
+def bind(root: Node, substitution: Substitution | None = None) -> Node:
     """The copy of ``root`` and all below it for one run.
 
     Emits the effects of the ``torch.nn`` parameters in the tree; those of declared fields come
     when they are read.
+
+    Args:
+        root: A Module.
+        substitution: Takes note of what stands for the networks' own tensors, where no run does.
     """
     binder = _Binder()
     bound = binder.node(root, "")
+    active = ACTIVE.get()
+    if active is None:
+        active = Nets(Substitution() if substitution is None else substitution, None)
     # Last, since the prior of a network's parameter may read any field of the tree.
-    binder.fill_nets()
+    binder.fill_nets(active)
     return bound
 
 
@@ -85,16 +94,17 @@ class _Binder:
         visit = partial(self._value, owner=owner, owner_path=owner_path)
         return map_children(value, local_path, visit)
 
-    def fill_nets(self) -> None:
+    def fill_nets(self, nets: Nets) -> None:
         done: dict[int, Tensor] = {}  # tied parameters, also across networks, are one site
         for net in self._nets.values():
+            nets.substitution.know(net.path, net.net)
             for name, parameter in parameters_of(net.net):
                 if id(parameter) not in done:
-                    done[id(parameter)] = self._parameter(net, name, parameter)
+                    value = done[id(parameter)] = self._parameter(net, name, parameter)
+                    nets.substitution.register(join(net.path, name), parameter, value)
             swap(net.copy, done)
-            buffers = ACTIVE.get()
-            if buffers is not None:
-                swap(net.copy, buffers.hand_out(net.path, net.net, net.copy))
+            if nets.buffers is not None:
+                _swap_buffers(net, nets.substitution, nets.buffers)
 
     def _parameter(self, net: _Net, name: str, parameter: nn.Parameter) -> Tensor:
         path = join(net.path, name)
@@ -104,3 +114,10 @@ class _Binder:
         if declaration is not None:
             return self._scope.read(path, net.owner, declaration)
         return pyro.param(path, parameter.detach().clone)
+
+
+def _swap_buffers(net: _Net, substitution: Substitution, buffers: Buffers) -> None:
+    pairs = buffers.hand_out(net.path, net.net, net.copy)
+    swap(net.copy, {id(own): copy for own, copy in pairs})
+    for own, copy in pairs:
+        substitution.put(own, copy)

@@ -6,35 +6,42 @@ ignore comment. When a new release of Pyro or torch moves something, this is the
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from functools import partial
-from types import MethodType, TracebackType
+from types import CodeType, FrameType, MethodType, TracebackType
 from typing import Any, TypeAlias, TypeVar, cast
 
 import pyro
 import pyro.nn.module as pyro_module
 import torch
-from pyro.distributions import Distribution
-from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions import Delta, Distribution, Unit
+from pyro.distributions.torch_distribution import MaskedDistribution, TorchDistributionMixin
 from pyro.distributions.util import scale_and_mask as _scale_and_mask
 from pyro.infer.util import MultiFrameTensor
 from pyro.ops.tensor_utils import periodic_repeat
 from pyro.poutine import runtime
 from pyro.poutine.enum_messenger import EnumMessenger
-from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.guide import GuideMessenger
+from pyro.poutine.indep_messenger import CondIndepStackFrame, IndepMessenger
+from pyro.poutine.markov_messenger import MarkovMessenger
+from pyro.poutine.mask_messenger import MaskMessenger
 from pyro.poutine.messenger import Messenger, _bound_partial
+from pyro.poutine.scale_messenger import ScaleMessenger
 from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_messenger import TraceHandler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution as TorchDistribution
+from torch.distributions import constraints
 from torch.distributions import kl_divergence as _kl_divergence
 from torch.distributions.constraints import Constraint
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ._errors import DeclarationError
+from ._pure import PURE
 from .random._concrete import outside_transforms
 
 T = TypeVar("T")
@@ -50,7 +57,9 @@ RUN_LOCK = threading.RLock()
 _PYRO_MODULE: Any = pyro_module
 _STORE = pyro.get_param_store()
 _STORE_PARTS = ("_params", "_param_to_name", "_constraints")
+_MODULE_CODE: CodeType = cast("Any", pyro.module).__code__
 functorch: Any = cast("Any", torch._C)._functorch
+_VMAP: object = functorch.TransformType.Vmap
 _len_torch_dispatch_stack: Callable[[], int] = cast("Any", torch._C)._len_torch_dispatch_stack
 
 
@@ -61,8 +70,8 @@ class Hermetic:
     store is an empty one (PyroModules leave notes there), and ``answer`` serves every message that
     no handler answered, in place of Pyro's default, which reads the store and torch's global
     generator. Serving the default, rather than being a handler, is what reaches the sites that
-    ``poutine.block`` hides. While a graph is traced, distributions do not validate. All is put
-    back on the way out, also after an exception.
+    ``poutine.block`` hides. While a graph is traced, and under ``vmap``, distributions do not
+    validate. All is put back on the way out, also after an exception.
     """
 
     def __init__(self, messenger: Messenger, answer: Callable[[Msg], bool]) -> None:
@@ -73,14 +82,15 @@ class Hermetic:
         RUN_LOCK.acquire()
         self._stack = runtime._PYRO_STACK[:]
         self._dims = runtime._DIM_ALLOCATOR._stack[:]
+        self._enumerated = dict(vars(runtime._ENUM_ALLOCATOR))
         self._default = runtime.default_process_message
         self._store = {name: getattr(_STORE, name) for name in _STORE_PARTS}
         self._local_params = _PYRO_MODULE._MODULE_LOCAL_PARAMS
         runtime._PYRO_STACK[:] = [self._messenger]
         runtime._DIM_ALLOCATOR._stack.clear()
         runtime.default_process_message = self._default_process_message
-        self._validates = TorchDistribution._validate_args
-        if is_tracing():  # a check of numbers would end the trace
+        self.validates = TorchDistribution._validate_args
+        if is_tracing() or is_mapped():  # a check of numbers would end the trace, or the vmap
             TorchDistribution.set_default_validate_args(False)
         _STORE.clear()
         _PYRO_MODULE._MODULE_LOCAL_PARAMS = False
@@ -93,9 +103,11 @@ class Hermetic:
     ) -> None:
         runtime._PYRO_STACK[:] = self._stack
         runtime._DIM_ALLOCATOR._stack[:] = self._dims
+        vars(runtime._ENUM_ALLOCATOR).clear()
+        vars(runtime._ENUM_ALLOCATOR).update(self._enumerated)
         runtime.default_process_message = self._default
         vars(_STORE).update(self._store)
-        TorchDistribution.set_default_validate_args(self._validates)
+        TorchDistribution.set_default_validate_args(self.validates)
         _PYRO_MODULE._MODULE_LOCAL_PARAMS = self._local_params
         RUN_LOCK.release()
 
@@ -159,7 +171,87 @@ def plates_under_enumeration() -> int | None:
     for handler in runtime._PYRO_STACK:
         if isinstance(handler, Enumeration):
             return handler.plates
+        if isinstance(handler, EnumMessenger):  # in Pyro's own algorithms
+            allocator = runtime._ENUM_ALLOCATOR
+            first: Any = max(allocator.dim_to_id, default=allocator.next_available_dim)
+            return -1 - first if isinstance(first, int) else None
     return None
+
+
+def is_of_enumeration(error: BaseException) -> bool:
+    """Whether an error is torch's refusal of Pyro's own sum over discrete sites in a transform."""
+    trace = error.__traceback__
+    while trace is not None:
+        if str(trace.tb_frame.f_globals.get("__name__")).startswith("pyro.ops."):
+            return "functorch" in str(error)
+        trace = trace.tb_next
+    return False
+
+
+# The plates by which Pyro's algorithms run a whole model several times at once. They repeat the
+# model; they are none of its own.
+_REPETITIONS = frozenset(
+    {"num_particles_vectorized", "num_sleep_particles_vectorized", "_num_predictive_samples"}
+)
+# What is said of the rows of a plate, if it is said inside one.
+_OF_ROWS = (IndepMessenger, MarkovMessenger, MaskMessenger, ScaleMessenger)
+
+
+def _opens_plate(handler: Messenger) -> bool:
+    return isinstance(handler, IndepMessenger) and handler.name not in _REPETITIONS
+
+
+def is_handled() -> bool:
+    """Whether a handler of Pyro is at work, so that statements have an effect."""
+    return bool(runtime._PYRO_STACK)
+
+
+def in_plate() -> bool:
+    """Whether a plate of the model is open."""
+    return any(map(_opens_plate, runtime._PYRO_STACK))
+
+
+@contextmanager
+def outside_plates() -> Iterator[None]:
+    """A stretch of code that runs as if it stood before the outermost plate of the model.
+
+    The plates themselves do not apply, nor do the masks, scales and Markov contexts inside them.
+    Other handlers (conditions, traces) do.
+    """
+    stack, allocated = runtime._PYRO_STACK, runtime._DIM_ALLOCATOR._stack
+    plates = [i for i, handler in enumerate(stack) if _opens_plate(handler)]
+    hidden = {
+        i: handler
+        for i, handler in enumerate(stack)
+        if plates and i >= plates[0] and isinstance(handler, _OF_ROWS)
+        if not isinstance(handler, IndepMessenger) or _opens_plate(handler)
+    }
+    dims = allocated[:]
+    for i in hidden:
+        stack[i] = Messenger()
+    allocated[:] = [name if name in _REPETITIONS else None for name in dims]
+    try:
+        yield
+    finally:
+        allocated[:] = dims
+        for i, handler in hidden.items():
+            stack[i] = handler
+
+
+class Watch(Messenger):
+    """Takes note of the plates that one sample statement is in."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self.plates: Plates = ()
+        self.computed = False
+
+    def _postprocess_message(self, msg: Msg) -> None:
+        if msg["type"] == "sample" and msg["name"] == self._name:
+            stack: Plates = msg["cond_indep_stack"]
+            self.plates = tuple(frame for frame in stack if frame.name not in _REPETITIONS)
+            self.computed = bool((msg["infer"] or {}).get("_deterministic"))
 
 
 def is_full_plate(fn: object) -> bool:
@@ -179,6 +271,12 @@ def is_subsample(fn: object) -> bool:
     return isinstance(fn, _Subsample)
 
 
+def plate_rows(fn: object) -> int | None:
+    """How many rows the plate of this index draw says it takes; ``None`` if it does not say."""
+    rows: int | None = fn.subsample_size if isinstance(fn, _Subsample) else None
+    return rows
+
+
 def wrapped_by(fn: object) -> object | None:
     """What a ``poutine`` wrapper, a ``functools.partial`` or a bound method calls in the end."""
     if isinstance(fn, _bound_partial):
@@ -194,8 +292,8 @@ def wrapped_by(fn: object) -> object | None:
 
 
 def log_prob(fn: TorchDistributionMixin, value: Tensor) -> Tensor:
-    """``fn.log_prob(value)``; validated, except while a graph is traced."""
-    if not is_tracing():
+    """``fn.log_prob(value)``; validated, except while a graph is traced or under ``vmap``."""
+    if not is_tracing() and not is_mapped():
         return fn.log_prob(value)
     validates = TorchDistribution._validate_args
     TorchDistribution.set_default_validate_args(False)
@@ -208,17 +306,54 @@ def log_prob(fn: TorchDistributionMixin, value: Tensor) -> Tensor:
 def unchecking(fn: object) -> object:
     """A distribution like ``fn`` that looks at no numbers, whatever it was told when it was made.
 
-    One that was expanded while validation was on insists on it, and a graph has no numbers.
+    One that was expanded while validation was on insists on it, and a graph has no numbers; nor
+    has ``vmap`` any that are one for all runs.
     """
     if not isinstance(fn, TorchDistribution):
         return fn
     parts = {name: unchecking(part) for name, part in vars(fn).items()}
     same = all(part is vars(fn)[name] for name, part in parts.items())
-    if same and not vars(fn).get("_validate_args"):
+    pure = PURE.get(type(fn))
+    if same and pure is None and not vars(fn).get("_validate_args"):
         return fn
     free = copy(fn)
     vars(free).update(parts, _validate_args=False)
+    if pure is not None:
+        free.__class__ = pure
     return free
+
+
+def is_off(fn: TorchDistribution) -> bool:
+    """Whether a distribution was told not to validate."""
+    return vars(fn).get("_validate_args") is False
+
+
+def holds_for_all(constraint: Constraint, value: Tensor) -> bool:
+    """Whether a constraint holds for all elements, and in all runs under ``vmap``.
+
+    True where it cannot be said, as ``vmap`` has no rule for what the constraint does.
+    """
+    try:
+        if isinstance(constraint, _SYMMETRIC):
+            valid = _symmetric(constraint, value)
+        else:
+            valid = constraint.check(value)
+        return bool(torch._is_all_true(valid))
+    except RuntimeError:
+        return True
+
+
+_SYMMETRIC: Any = type(constraints.symmetric)  # and those built on it, which branch on it
+
+
+def _symmetric(constraint: Constraint, value: Tensor) -> Tensor:
+    near = (value - value.mT).abs() <= 1e-6 + 1e-5 * value.mT.abs()
+    valid: Tensor = near.all(-1).all(-1)
+    if isinstance(constraint, type(constraints.positive_definite)):
+        valid = valid & torch.linalg.cholesky_ex(value).info.eq(0)
+    elif isinstance(constraint, type(constraints.positive_semidefinite)):
+        valid = valid & torch.linalg.eigvalsh(value).ge(0).all(-1)
+    return valid
 
 
 def scale_and_mask(log_prob: Tensor, scale: Tensor | float, mask: Tensor | bool | None) -> Tensor:
@@ -228,12 +363,44 @@ def scale_and_mask(log_prob: Tensor, scale: Tensor | float, mask: Tensor | bool 
 
 
 def kl_divergence(q: TorchDistributionMixin, p: TorchDistributionMixin) -> Tensor | None:
-    """The KL divergence by element of the batch; ``None`` if no formula is known."""
+    """The KL divergence by element of the batch; ``None`` if no formula is known.
+
+    Pyro's formula for a ``Delta`` leaves out its ``log_density``, and the one for two distributions
+    with masks of their own is for equal masks, so there is none for these.
+    """
+    if is_delta(q) or _inner_mask(q) is not _inner_mask(p):
+        return None
     try:
         divergence: Tensor | float = _kl_divergence(cast("Any", q), cast("Any", p))
     except NotImplementedError:
         return None
     return torch.as_tensor(divergence)
+
+
+def own_mask(fn: object) -> Tensor | bool | None:
+    """The mask that a distribution itself has, by ``fn.mask(...)``."""
+    return fn._mask if isinstance(fn, MaskedDistribution) else None
+
+
+def _inner_mask(fn: object) -> object:
+    """The same, behind wrappers too."""
+    inner: object | None = fn
+    while inner is not None:
+        if isinstance(inner, MaskedDistribution):
+            return inner._mask
+        inner = getattr(inner, "base_dist", None)
+    return None
+
+
+def both_masks(*masks: Tensor | bool | None) -> Tensor | bool | None:
+    """Where all masks hold, without idle operations; ``None`` stands for everywhere."""
+    result: Tensor | bool | None = None
+    for mask in masks:
+        if result is None or result is True or mask is False:
+            result = mask if mask is not None else result
+        elif mask is not None and mask is not True and mask is not result:
+            result = False if result is False else result & mask
+    return result
 
 
 def is_batched(tensor: Tensor) -> bool:
@@ -281,23 +448,56 @@ def let_subsample(value: Tensor, unconstrained: Tensor) -> Tensor:
 
 
 def summed_to(plates: Plates, terms: Iterable[tuple[Plates, Tensor]]) -> Tensor:
-    """The sum of all terms, each summed over the plates that are not among ``plates``."""
+    """The sum of all terms, each summed over all dimensions but those of ``plates``.
+
+    A dimension that belongs to no plate is no statement of independence, so it is summed as well.
+    """
     frames: Any = MultiFrameTensor
-    total: Tensor = frames(*terms).sum_to(plates)
+    total: Tensor = frames(*((of, _without_others(of, term)) for of, term in terms)).sum_to(plates)
     return total
+
+
+def _without_others(plates: Plates, term: Tensor) -> Tensor:
+    """``term``, summed over the dimensions that belong to none of its plates."""
+    own = {frame.dim for frame in plates}
+    other = [dim for dim in range(-term.ndim, 0) if dim not in own and term.shape[dim] != 1]
+    return term.sum(other, keepdim=True) if other else term
+
+
+def is_guide_messenger(guide: object) -> bool:
+    """Whether a guide is one of Pyro's that run the model itself, with other distributions."""
+    inner: object | None = guide
+    while inner is not None:
+        if isinstance(inner, GuideMessenger):
+            return True
+        inner = wrapped_by(inner)
+    return False
+
+
+def is_factor(fn: object) -> bool:
+    """Whether ``fn`` is what ``pyro.factor`` makes of a number."""
+    return isinstance(fn, Unit)
+
+
+def says_rsample(fn: object) -> bool:
+    """Whether a factor was given ``has_rsample``."""
+    return "has_rsample" in vars(fn)
+
+
+def is_delta(fn: object) -> bool:
+    """Whether ``fn`` is a ``Delta``, behind whatever wrappers."""
+    inner: object | None = fn
+    while inner is not None:
+        if isinstance(inner, Delta):
+            return True
+        inner = getattr(inner, "base_dist", None)
+    return False
 
 
 def emit_sample(name: str, fn: Distribution, infer: Mapping[str, object]) -> Tensor:
     """``pyro.sample`` at ``name``."""
     statement: Callable[..., Tensor] = pyro.sample
     return statement(name, fn, infer=dict(infer))
-
-
-def generators() -> list[torch.Generator]:
-    """Torch's global generators, of the CPU and of the GPUs in use."""
-    cuda_in_use: Callable[[], bool] = torch.cuda.is_initialized
-    cuda = torch.cuda.default_generators if cuda_in_use() else ()
-    return [torch.default_generator, *cuda]
 
 
 def registered(name: str) -> tuple[Tensor, Constraint] | None:
@@ -307,9 +507,38 @@ def registered(name: str) -> tuple[Tensor, Constraint] | None:
     return _STORE._params[name], _STORE._constraints[name]
 
 
+def module_being_registered(name: str) -> nn.Module | None:
+    """The network whose parameter ``name`` a ``pyro.module`` statement under way registers.
+
+    Pyro sends a message for each parameter and none for the network.
+    """
+    if "$$$" not in name:
+        return None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if frame.f_code is _MODULE_CODE:
+            net: nn.Module = frame.f_locals["nn_module"]
+            return net
+        frame = frame.f_back
+    return None
+
+
+def as_they_are() -> AbstractContextManager[object]:
+    """A block in which tensors are themselves, whatever a mode would put in their place."""
+    block: AbstractContextManager[object] = cast("Any", torch._C).DisableTorchFunction()
+    return block
+
+
 def is_tracing() -> bool:
     """Whether a graph is being made, so that numbers cannot be looked at."""
     return _len_torch_dispatch_stack() > 0 or torch.compiler.is_compiling()
+
+
+def is_mapped() -> bool:
+    """Whether a ``vmap`` is at work, so that values cannot be looked at."""
+    if functorch.peek_interpreter_stack() is None:
+        return False
+    return any(level.key() == _VMAP for level in functorch.get_interpreter_stack())
 
 
 def is_transforming() -> bool:

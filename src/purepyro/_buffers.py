@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextvars import ContextVar
 
 import attrs
 import torch
 from torch import Tensor, nn
 
+from ._boundary import as_they_are
 from ._errors import MissingNameError, MutationError, ShapeError, describe, near
+from ._types import State
 from .random._concrete import plain
 
 
@@ -17,22 +18,35 @@ from .random._concrete import plain
 class _Kept:
     """A buffer a run computes with: where it is held, and what it was at the start."""
 
-    owner: nn.Module | None
+    owner: nn.Module
     name: str
+    original: Tensor
     tensor: Tensor
     version: int
     start: Tensor
+    borrowed: bool
+    after: Tensor | None = None
 
     def now(self) -> Tensor:
-        held = self.owner._buffers[self.name] if self.owner is not None else None
-        return self.tensor if held is None else held
+        if self.after is not None:
+            return self.after
+        held = self.owner._buffers.get(self.name)
+        return self.tensor if held is None or held is self.original else held
+
+    def finish(self) -> None:
+        self.after = self.now()
+        if self.borrowed and self.owner._buffers.get(self.name) is not self.original:
+            self.owner._buffers[self.name] = self.original
 
     def changed(self) -> bool:
         if self.now() is not self.tensor or self.tensor._version != self.version:
             return True
         # torch.nn.functional.batch_norm changes its statistics and leaves no new version.
         start, now = plain(self.start), plain(self.tensor)
-        return start is not None and now is not None and not torch.equal(start, now)
+        if start is None or now is None:
+            return False
+        with as_they_are():
+            return not torch.equal(torch.nan_to_num(start), torch.nan_to_num(now))
 
 
 class Buffers:
@@ -45,37 +59,67 @@ class Buffers:
     def __init__(self, given: Mapping[str, Tensor] | None = None) -> None:
         self._given = given
         self._kept: dict[str, _Kept] = {}
+        self._watched: set[int] = set()
+        self._networks: set[int] = set()
 
-    def hand_out(self, prefix: str, net: nn.Module, skeleton: nn.Module) -> dict[int, Tensor]:
-        """For the ``id`` of each buffer of ``net``, the tensor its skeleton computes with."""
-        copies: dict[int, Tensor] = {}
+    @property
+    def originals(self) -> dict[str, Tensor]:
+        """The tensors that the networks themselves hold, by path."""
+        return {path: kept.original for path, kept in self._kept.items()}
+
+    @property
+    def before(self) -> State:
+        """The buffers as the run found them."""
+        return {path: kept.start for path, kept in self._kept.items()}
+
+    def hand_out(self, prefix: str, net: nn.Module, copy: nn.Module) -> list[tuple[Tensor, Tensor]]:
+        """Each buffer of ``net`` with the tensor that its copy computes with."""
+        pairs: list[tuple[Tensor, Tensor]] = []
         for path, own in net.named_buffers(prefix):
             inner, _, name = path.removeprefix(prefix).strip(".").rpartition(".")
-            owner = skeleton.get_submodule(inner)
-            before = self._kept.get(path)
-            if before is None:
-                start = self._start(path, own)
-                copy = start.clone()
-                self._kept[path] = _Kept(owner, name, copy, copy._version, start)
-            else:  # a plain model called the same Module again: go on from where it was
-                copy = before.now()
-                before.owner = owner
-            copies[id(own)] = copy
-        return copies
-
-    def watch(self, net: nn.Module) -> list[tuple[Tensor, Tensor]]:
-        """Each buffer of ``net`` with a copy to use in its place."""
-        pairs: list[tuple[Tensor, Tensor]] = []
-        for path, own in net.named_buffers():
-            start = self._start(path, own)
-            copy = start.clone()
-            self._kept[path] = _Kept(None, path, copy, copy._version, start)
-            pairs.append((own, copy))
+            owner = copy.get_submodule(inner)
+            pairs.append((own, self._keep(path, own, owner, name, borrowed=False)))
         return pairs
 
-    def now(self) -> dict[str, Tensor]:
-        """The buffers as they are now."""
+    def is_new(self, net: nn.Module) -> bool:
+        """Whether this is the first that the run hears of a network."""
+        if id(net) in self._networks:
+            return False
+        self._networks.add(id(net))
+        return True
+
+    def watch(self, net: nn.Module, prefix: str = "") -> list[tuple[Tensor, Tensor]]:
+        """Each buffer of ``net``, which computes on itself, with a copy to use in its place."""
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for path, own in net.named_buffers():
+            if id(own) not in self._watched:
+                self._watched.add(id(own))
+                inner, _, name = path.rpartition(".")
+                owner = net.get_submodule(inner)
+                pairs.append((own, self._keep(prefix + path, own, owner, name, borrowed=True)))
+        return pairs
+
+    def _keep(
+        self, path: str, own: Tensor, owner: nn.Module, name: str, *, borrowed: bool
+    ) -> Tensor:
+        before = self._kept.get(path)
+        if before is not None:  # a plain model called the same Module again: go on from there
+            before.tensor, before.owner = before.now(), owner
+            return before.tensor
+        start = self._start(path, own)
+        with as_they_are():
+            copy = start.clone()
+        self._kept[path] = _Kept(owner, name, own, copy, copy._version, start, borrowed)
+        return copy
+
+    def now(self) -> State:
+        """The buffers as they are now, or as the run left them."""
         return {path: kept.now() for path, kept in self._kept.items()}
+
+    def finish(self) -> None:
+        """The run is over: networks that computed on themselves hold their own buffers again."""
+        for kept in self._kept.values():
+            kept.finish()
 
     def require_unchanged(self) -> None:
         """Refuse to lose what the run did to its buffers.
@@ -108,8 +152,3 @@ class Buffers:
                 f"{describe(own)}. Start from init_state(model)."
             )
         return given
-
-
-# The buffers of the run under way. Outside of runs a Module is an ordinary Pyro model, which
-# changes the buffers of its torch.nn modules in place.
-ACTIVE: ContextVar[Buffers | None] = ContextVar("purepyro_buffers", default=None)

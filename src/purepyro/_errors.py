@@ -71,6 +71,12 @@ class TraceError(PurepyroError, RuntimeError):
     """A function cannot be traced into a graph."""
 
 
+class VmapError(PurepyroError, RuntimeError):
+    """A run cannot be one of many under ``vmap``; ``owner`` is whose vmap it is, if it is ours."""
+
+    owner: str | None = None
+
+
 class GradientError(PurepyroError, RuntimeError):
     """A gradient was wanted through a compiled function."""
 
@@ -107,7 +113,11 @@ def describe(value: object) -> str:
     ('float32[3, 2]', 'float32[]', "'a'")
     """
     if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        try:
+            shape = str(list(value.shape))
+        except RuntimeError:  # the parts of a nested tensor have each its own
+            shape = "[nested]"
+        return f"{str(value.dtype).removeprefix('torch.')}{shape}"
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

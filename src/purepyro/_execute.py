@@ -7,11 +7,11 @@ This is the machinery under ``apply``, ``init`` and the rest: it installs the ha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from functools import partial
 from types import MethodType
-from typing import Any, Generic, Literal, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
 
 import attrs
 import torch
@@ -20,22 +20,22 @@ from torch.distributions.constraints import Constraint
 
 from ._answers import Answers
 from ._bind import bind, is_bound
-from ._boundary import Hermetic, generators, wrapped_by
-from ._buffers import ACTIVE, Buffers
+from ._boundary import Hermetic, is_of_enumeration, wrapped_by
+from ._buffers import Buffers
 from ._errors import DeclarationError, describe
 from ._inputs import Inputs
-from ._node import Node, nodes
+from ._nets import ACTIVE, Nets
+from ._node import Node
 from ._scope import FIELDS, GIVEN
 from ._sites import Recorder, Site
-from ._substitute import Substitute
-from .random import Key, name_key
+from ._skeleton import forget_compiled, refuse_script
+from ._snapshot import Snapshot
+from ._substitute import RunMode, Substitution
+from .random import Key
 from .random._key import check_key
-from .random._mode import KeyedRandom
+from .random._source import KeySource
 
 R = TypeVar("R")
-
-# A Module never changes, so this is found out once for each.
-_HAS_NETS: WeakKeyDictionary[Node, bool] = WeakKeyDictionary()
 
 
 @attrs.frozen
@@ -78,20 +78,145 @@ def execute(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     setting: Setting,
+    joint: Joint | None = None,
 ) -> Outcome[R]:
-    """Run ``model`` once, as a pure function of its arguments."""
+    """Run ``model`` once, as a pure function of its arguments.
+
+    Args:
+        model: Any model.
+        key: Its draws depend on it.
+        args: Its arguments.
+        kwargs: The same, by name.
+        setting: How to run it.
+        joint: The runs that this one is a part of; by default it is one by itself.
+    """
     as_model(model)
     check_key(key, single=True)
-    inputs = Inputs(setting.params, args, kwargs)
-    root = root_of(model)
-    run = _Run(model, key, args, kwargs, setting, plain=root is None)
-    redirect = root is None or _has_nets(root)
-    if redirect:
-        outcome = run(redirect=True)
-    else:
-        outcome = watched(lambda: run(redirect=_WATCHED.get() == "redirected"))
+    if joint is None:
+        given = Call(key, args, kwargs, setting.params)
+        return jointly((model,), given, lambda joint: _checked(joint, model, given, setting))
+    return _checked(joint, model, Call(key, args, kwargs, setting.params), setting)
+
+
+def _checked(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) -> Outcome[R]:
+    inputs = Inputs(setting.params, call.args, call.kwargs)
+    outcome = _run(joint, model, call, setting)
     inputs.require_unchanged()
     return outcome
+
+
+@attrs.frozen
+class Call:
+    """What a run is given besides its model."""
+
+    key: Key
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    params: Mapping[str, Tensor]
+
+
+@attrs.define
+class Joint:
+    """Runs that belong together, such as those of a guide and its model, and what follows.
+
+    Within it a network that one of the models registers computes with the params in all of them,
+    also while their sites are scored. Afterwards all networks and transforms are as they were.
+
+    Attributes:
+        substitution: What stands for which parameter.
+        mode: What redirects torch's functions.
+        rest: Closed when all is over.
+        snapshot: The networks and transforms, to be put back.
+    """
+
+    substitution: Substitution
+    mode: RunMode
+    rest: ExitStack
+    snapshot: Snapshot = attrs.field(factory=Snapshot)
+
+    def redirected(self, model: Callable[..., object]) -> AbstractContextManager[object]:
+        """The block for a run of ``model``."""
+        if self.mode.is_on:
+            return nullcontext()
+        root = root_of(model)
+        return nullcontext() if vars(type(root)).get("needs_no_mode") else self.mode
+
+    def stay_redirected(self) -> None:
+        """Score sites with the redirection too: their distributions hold networks."""
+        if not self.mode.is_on:
+            self.rest.enter_context(self.mode)
+
+
+def jointly(models: tuple[Callable[..., object], ...], call: Call, body: Callable[[Joint], R]) -> R:
+    """What ``body`` returns, which runs the models, by :func:`execute`, and scores their sites."""
+    find = partial(_register_all, models, call) if len(models) > 1 else None
+    substitution = Substitution((call.params, call.args, call.kwargs), find)
+    mode = RunMode(call.key, substitution)
+    with ExitStack() as rest:
+        joint = Joint(substitution, mode, rest)
+        rest.callback(joint.snapshot.restore)
+        return body(joint)
+
+
+# Models whose results were seen to have gradients in nothing but params and arguments. A mode sees
+# every parameter that a network computes with; this is for models that run without one.
+_REACHED: WeakSet[Any] = WeakSet()
+
+
+def require_in_params(model: Callable[..., object], joint: Joint, results: object) -> None:
+    """Refuse results with a gradient in a parameter of a network that nobody registered.
+
+    It is looked for once for each model, since it takes a walk through the graph of the gradient.
+
+    Raises:
+        MissingNameError: naming it.
+    """
+    owner = root_of(model) or model
+    try:
+        if owner in _REACHED:
+            return
+    except TypeError:  # it cannot be hashed
+        return
+    if joint.substitution.require_in_params(results):
+        with suppress(TypeError):
+            _REACHED.add(owner)
+
+
+# The parameters that plain models register, which is found out by running them.
+_REGISTERED: WeakKeyDictionary[Callable[..., object], dict[str, Tensor]] = WeakKeyDictionary()
+
+
+def _register_all(
+    models: tuple[Callable[..., object], ...], call: Call, substitution: Substitution
+) -> None:
+    """Register what any of the models does: one may use a network before another registers it."""
+    for model in models:
+        if root_of(model) is not None:
+            continue
+        for name, original in _registered_by(model, call).items():
+            if substitution.name_of(original) is None:
+                value = call.params.get(name)
+                substitution.register(name, original, original.detach() if value is None else value)
+
+
+def _registered_by(model: Callable[..., object], call: Call) -> Mapping[str, Tensor]:
+    try:
+        known = _REGISTERED.get(model)
+    except TypeError:  # it cannot be hashed
+        known = None
+    if known is None:
+        substitution = Substitution((call.params, call.args, call.kwargs))
+        mode = RunMode(call.key, substitution)
+        setting = Setting(params=call.params, collect=True)
+        # The run itself is of no interest, nor how far it comes.
+        with ExitStack() as rest, suppress(Exception), torch.no_grad():
+            joint = Joint(substitution, mode, rest)
+            rest.callback(joint.snapshot.restore)
+            _run(joint, model, call, setting)
+        known = dict(substitution.originals)
+        with suppress(TypeError):
+            _REGISTERED[model] = known
+    return known
 
 
 def as_model(model: object) -> Callable[..., Any]:
@@ -123,110 +248,67 @@ def root_of(model: object) -> Node | None:
     return None
 
 
-@attrs.frozen
-class _Run(Generic[R]):
-    """One run, still to be started: it can be started again."""
-
-    model: Callable[..., R]
-    key: Key
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    setting: Setting
-    plain: bool
-
-    def __call__(self, *, redirect: bool) -> Outcome[R]:
-        """Run; with ``redirect``, torch's own random functions (dropout) draw from the key too."""
-        setting, recorder, buffers = self.setting, Recorder(), Buffers(self.setting.state)
-        substitute = Substitute() if self.plain else None
-        answers = Answers(
-            setting.params,
-            self.key,
-            setting.values,
-            substitute,
-            collect=setting.collect,
-            draws=setting.draws,
-        )
-        given = None if setting.collect else frozenset(setting.params)
-        fields: set[str] = set()
-        tokens = ACTIVE.set(buffers), GIVEN.set(given), FIELDS.set(fields)
-        try:
-            with ExitStack() as stack:
-                stack.enter_context(Hermetic(recorder, answers.answer))
-                if redirect:
-                    stack.enter_context(KeyedRandom(name_key(self.key, "<torch>")))
-                if substitute is not None:
-                    _register_buffers(self.model, substitute, buffers)
-                    stack.enter_context(substitute)
-                result = _callable(self.model)(*self.args, **self.kwargs)
-        except Exception as error:
-            _note_local_fields(error, [s for s in recorder.sites.values() if s.name in fields])
-            raise
-        finally:
-            ACTIVE.reset(tokens[0])
-            GIVEN.reset(tokens[1])
-            FIELDS.reset(tokens[2])
-        return Outcome(
-            result,
-            recorder.sites,
-            answers.params,
-            answers.constraints,
-            answers.params_read,
-            answers.values_read,
-            buffers,
-        )
-
-
-# Whether somebody looks on: runs without redirection, or with it since they were seen to draw.
-_WATCHED: ContextVar[Literal["plain", "redirected"] | None] = ContextVar("watched", default=None)
-
-
-def watched(runs: Callable[[], R]) -> R:
-    """Run without the redirection, which costs time at every operation, if it is not needed.
-
-    A Module without ``torch.nn`` parts seldom calls torch's random functions itself. If this one
-    did, the global generator is put back and all repeated with redirection. Several runs in one
-    are looked at once.
-    """
-    if _WATCHED.get() is not None:
-        return runs()
-    before = _generator_states()
-    token = _WATCHED.set("plain")
+def _run(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) -> Outcome[R]:
+    recorder, buffers = Recorder(joint.snapshot, joint.mode), Buffers(setting.state)
+    answers = Answers(
+        setting.params,
+        call.key,
+        setting.values,
+        joint.substitution,
+        collect=setting.collect,
+        draws=setting.draws,
+        on_network=partial(_adopt, joint, buffers),
+    )
+    given = None if setting.collect else frozenset(setting.params)
+    fields: set[str] = set()
+    nets = Nets(joint.substitution, buffers)
+    tokens = ACTIVE.set(nets), GIVEN.set(given), FIELDS.set(fields)
+    joint.mode.source = KeySource(call.key, "<torch>")
     try:
-        result = runs()
-    except RuntimeError as error:
-        if "randomness" not in str(error):  # vmap's refusal of unkeyed random functions
-            _restore(before)
-            raise
-    except BaseException:
-        _restore(before)
+        hermetic = Hermetic(recorder, answers.answer)
+        with joint.redirected(model), hermetic:
+            answers.validates = hermetic.validates
+            if isinstance(model, nn.Module):
+                _adopt(joint, buffers, model, "")
+            result = _callable(model)(*call.args, **call.kwargs)
+    except Exception as error:
+        _note_local_fields(error, [s for s in recorder.sites.values() if s.name in fields])
+        if is_of_enumeration(error):
+            raise DeclarationError(
+                "Pyro's own sum over discrete sites, in infer_discrete, compute_marginals or "
+                "sample_posterior, has no rule for torch.vmap and torch.func.grad, under which "
+                "this run is. Use purepyro.infer.TraceEnum_ELBO().sample_posterior(model, "
+                "guide, params, key, *args), or its compute_marginals, which take both."
+            ) from error
         raise
-    else:
-        if all(map(torch.equal, before, _generator_states())):
-            return result
     finally:
-        _WATCHED.reset(token)
-    _restore(before)
-    token = _WATCHED.set("redirected")
-    try:
-        return runs()
-    finally:
-        _WATCHED.reset(token)
+        ACTIVE.reset(tokens[0])
+        GIVEN.reset(tokens[1])
+        FIELDS.reset(tokens[2])
+        buffers.finish()
+    if recorder.holds_networks:
+        joint.stay_redirected()
+    return Outcome(
+        joint.substitution.within(result) if joint.substitution else result,
+        recorder.sites,
+        answers.params,
+        answers.constraints,
+        answers.params_read,
+        answers.values_read,
+        buffers,
+    )
 
 
-def _generator_states() -> list[Tensor]:
-    return [generator.get_state() for generator in generators()]
-
-
-def _restore(states: list[Tensor]) -> None:
-    for generator, state in zip(generators(), states, strict=False):
-        generator.set_state(state)
-
-
-def _has_nets(root: Node) -> bool:
-    found = _HAS_NETS.get(root)
-    if found is None:
-        found = _HAS_NETS[root] = any(isinstance(node, nn.Module) for _, node in nodes(root))
-    return found
+def _adopt(joint: Joint, buffers: Buffers, net: nn.Module, prefix: str) -> None:
+    """Let a network that computes on itself use copies of its buffers, and leave no trace."""
+    if not buffers.is_new(net):  # each of its parameters tells of it
+        return
+    refuse_script(net)
+    joint.snapshot.keep_network(net)
+    joint.substitution.know(prefix.removesuffix("$$$"), net)
+    forget_compiled(net)
+    for original, copy in buffers.watch(net, prefix):
+        joint.substitution.put(original, copy)
 
 
 def _note_local_fields(error: Exception, sites: Iterable[Site]) -> None:
@@ -237,7 +319,7 @@ def _note_local_fields(error: Exception, sites: Iterable[Site]) -> None:
             error.add_note(
                 f"The field {site.name!r} was first read inside the plate {plates}, so it is local "
                 f"to it and has the shape {list(site.value.shape)}. For one value, read the field "
-                "before the plate."
+                "before the plate, or declare it with local=False."
             )
 
 
@@ -248,10 +330,3 @@ def _callable(model: Callable[..., R]) -> Callable[..., R]:
         if isinstance(owner, Node) and not is_bound(owner):
             return MethodType(model.__func__, bind(owner))
     return model
-
-
-def _register_buffers(model: object, substitute: Substitute, buffers: Buffers) -> None:
-    """A ``PyroModule`` holds its buffers itself: let it work on copies of them."""
-    if isinstance(model, nn.Module):
-        for original, copy in buffers.watch(model):
-            substitute.register(original, copy)

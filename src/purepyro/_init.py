@@ -21,7 +21,7 @@ from ._errors import (
     describe,
     near,
 )
-from ._execute import Outcome, Setting, as_model, execute, root_of
+from ._execute import Call, Joint, Outcome, Setting, as_model, execute, jointly, root_of
 from ._fields import Field, PyroParam
 from ._module import Module
 from ._node import Node, nodes
@@ -82,13 +82,26 @@ def init(model: Callable[..., object] | Module, key: Key, /, *args: Any, **kwarg
         {'scale': tensor(2.)}
     """
     consume(key, "init")
-    return initial(model, key, args, kwargs).params
+    return initial(as_model(model), key, args, kwargs).params
 
 
 def initial(
-    model: object, key: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    model: Callable[..., object],
+    key: Key,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    *,
+    beside: Callable[..., object] | None = None,
 ) -> Outcome[object]:
-    """A run that collects parameters: the declared ones, then those of running the model."""
+    """A run that collects parameters: the declared ones, then those of running the model.
+
+    Args:
+        model: The model.
+        key: Random starting values depend on it.
+        args: Arguments of the model.
+        kwargs: The same, by name.
+        beside: Another model, which may register networks that this one computes with.
+    """
     root = root_of(model)
     params: Params = {}
     constraints: dict[str, Constraint] = {}
@@ -100,7 +113,12 @@ def initial(
             return of_fields
         params, constraints = of_fields.params, of_fields.constraints
     setting = Setting(params=params, collect=True)
-    outcome: Outcome[object] = execute(as_model(model), key, args, kwargs, setting)
+    models = (model,) if beside is None else (model, beside)
+
+    def collected(joint: Joint) -> Outcome[object]:
+        return execute(model, key, args, kwargs, setting, joint)
+
+    outcome = jointly(models, Call(key, args, kwargs, params), collected)
     return attrs.evolve(outcome, constraints={**constraints, **outcome.constraints})
 
 
@@ -222,7 +240,7 @@ def _constraints(
     root = root_of(model)
     if root is not None and not (type(root).starts_by_running or args or kwargs):
         return {name: spec.constraint for name, spec in declared(root).items()}
-    return initial(model, key(0), args, kwargs).constraints
+    return initial(as_model(model), key(0), args, kwargs).constraints
 
 
 def _constraint_of(name: str, known: Mapping[str, Constraint]) -> Constraint:

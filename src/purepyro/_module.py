@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
+from types import FunctionType
 from typing import (
     Any,
     ClassVar,
@@ -19,12 +21,18 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ._bind import bind, is_bound
+from ._boundary import is_handled
 from ._errors import DeclarationError, FrozenError, describe
 from ._fields import Field, PyroParam, static
+from ._nets import ACTIVE
 from ._node import Node, children, map_children
+from ._recipes import Portable, arrived
+from ._substitute import Substitution, SubstitutionMode
 
 P = ParamSpec("P")
+R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+M = TypeVar("M", bound=Node)
 
 
 class HasForward(Protocol[P, R_co]):
@@ -78,14 +86,19 @@ class Module(Node):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__declarations__ = _declarations(cls)
+        for name, value in list(vars(cls).items()):
+            if isinstance(value, FunctionType) and not name.startswith("_"):
+                setattr(cls, name, _method(value))
         attrs.frozen(slots=False, eq=False, repr=False, field_transformer=_guard_fields)(cls)
         # attrs puts its own pair here; ours say what to write instead.
         del cls.__setattr__, cls.__delattr__
 
     def __call__(self: HasForward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run ``forward``: inside a run as part of it, outside as an ordinary Pyro model."""
-        node = _runnable(self)
-        return node.forward(*args, **kwargs)
+        if not isinstance(self, Module) or is_bound(self):
+            return self.forward(*args, **kwargs)
+        _require_forward(self)
+        return _as_run(self, lambda bound: bound.forward(*args, **kwargs))
 
     # Never: nothing may be assigned, also to a name that is none (a typo), and checkers say so.
     def __setattr__(self, name: str, value: Never) -> None:
@@ -94,30 +107,53 @@ class Module(Node):
     def __delattr__(self, name: str) -> None:
         raise FrozenError(_frozen_message(type(self).__name__, name, "deleted"))
 
+    def __getstate__(self) -> dict[str, object]:
+        # An initialiser of a guide, say, may be a function that another one made.
+        return {
+            name: Portable(value) if isinstance(value, FunctionType | partial) else value
+            for name, value in vars(self).items()
+        }
+
+    def __setstate__(self, state: Mapping[str, object]) -> None:
+        self.__dict__.update({name: arrived(value) for name, value in state.items()})
+
     def __repr__(self) -> str:
-        shown = ", ".join(
-            f"{field.name}={_shown(getattr(self, field.name))}"
-            for field in attrs.fields(type(self))
-            if field.repr
-        )
-        return f"{type(self).__name__}({shown})"
+        return _text_of(self)
 
 
-Runnable = TypeVar("Runnable")
+def _method(fn: Callable[..., object]) -> Callable[..., object]:
+    """A public method which, run by a handler of Pyro, is an ordinary Pyro model as a whole.
+
+    Without it ``pyro.infer.SVI(v.model, v.guide, ...)`` would see the networks of ``v`` as plain
+    ones, and learn nothing.
+    """
+
+    @wraps(fn)
+    def method(self: Node, *args: object, **kwargs: object) -> object:
+        if is_bound(self) or not is_handled():
+            return fn(self, *args, **kwargs)
+        return _as_run(self, lambda bound: fn(bound, *args, **kwargs))
+
+    return method
 
 
-def _runnable(module: Runnable) -> Runnable:
-    """``module`` itself in a run, else its copy for a run of its own."""
-    if not isinstance(module, Module) or is_bound(module):
-        return module
+def _as_run(module: M, run: Callable[[M], R]) -> R:
+    """What ``run`` gives for the bound copy of a module, whose networks compute with its values."""
+    substitution = Substitution(strict=False)
+    bound = bind(module, substitution)
+    assert isinstance(bound, type(module))
+    if not substitution or ACTIVE.get() is not None:
+        return run(bound)
+    with SubstitutionMode(substitution):
+        return run(bound)
+
+
+def _require_forward(module: Node) -> None:
     if not callable(getattr(module, "forward", None)):
         raise DeclarationError(
             f"{type(module).__name__} was called, but has no forward, so there is nothing to run. "
             "Define `def forward(self, ...)`, or read its fields from a Module that holds it."
         )
-    bound = bind(module)
-    assert isinstance(bound, type(module))
-    return bound
 
 
 def _declarations(cls: type[Module]) -> dict[str, Field[Any]]:
@@ -261,8 +297,45 @@ def _is_path_part(name: object) -> bool:
     return isinstance(name, str) and bool(name) and "." not in name
 
 
-def _shown(value: object) -> str:
-    return describe(value) if isinstance(value, Tensor) else repr(value)
+class _Verbatim(str):
+    """A piece of text that is to appear as it is."""
+
+    __slots__ = ()
+
+
+def _text_of(module: Module) -> str:
+    """The text of a module, without recursion: modules may lie deeper than Python's stack."""
+    pieces, todo = list[str](), list[object]([module])
+    while todo:
+        value = todo.pop()
+        if isinstance(value, _Verbatim):
+            pieces.append(value)
+        elif isinstance(value, Tensor):
+            pieces.append(describe(value))
+        elif (inside := _inside(value)) is None:
+            pieces.append(repr(value))
+        else:
+            opening, entries, closing = inside
+            todo.append(_Verbatim(closing))
+            for number, (label, entry) in reversed(list(enumerate(entries))):
+                todo += [entry, _Verbatim(f"{', ' if number else ''}{label}")]
+            todo.append(_Verbatim(opening))
+    return "".join(pieces)
+
+
+def _inside(value: object) -> tuple[str, list[tuple[str, object]], str] | None:
+    """How the text of a module or container begins, what is in it by its label, and how it ends."""
+    if isinstance(value, Module) and type(value).__repr__ is Module.__repr__:
+        fields = [field for field in attrs.fields(type(value)) if field.repr]
+        entries = [(f"{field.name}=", getattr(value, field.name)) for field in fields]
+        return f"{type(value).__name__}(", entries, ")"
+    if type(value) is dict:
+        return "{", [(f"{name!r}: ", entry) for name, entry in value.items()], "}"
+    if type(value) is list:
+        return "[", [("", entry) for entry in value], "]"
+    if type(value) is tuple:
+        return "(", [("", entry) for entry in value], ",)" if len(value) == 1 else ")"
+    return None
 
 
 def _frozen_message(owner: str, name: str, what: str) -> str:

@@ -6,7 +6,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from ._errors import DeclarationError, ShapeError
+from ._errors import DeclarationError, ShapeError, describe
+from ._integers import whole
 from ._types import State, Values
 
 
@@ -35,11 +36,13 @@ def expand_state(state: Values, num: int) -> State:
         >>> reduce_state(states, "mean")["running_mean"].shape
         torch.Size([2])
     """
-    if num < 1:
+    count = whole(num, 1)
+    if count is None:
         raise DeclarationError(
-            f"expand_state was given num={num}. It is how many states to stack, 1 or more."
+            f"expand_state was given num={describe(num)}. It is how many states to stack, 1 or "
+            "more."
         )
-    return {name: buffer.expand(num, *buffer.shape).clone() for name, buffer in state.items()}
+    return {name: buffer.expand(count, *buffer.shape).clone() for name, buffer in state.items()}
 
 
 def reduce_state(states: Values, policy: Literal["mean", "first"]) -> State:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from traceback import walk_tb
 from typing import Literal
 
 import attrs
@@ -21,11 +23,13 @@ from ._boundary import (
     scale_and_mask,
 )
 from ._errors import DuplicateSiteError
+from ._snapshot import Snapshot
+from ._substitute import RunMode
 
 Kind = Literal["latent", "observed", "deterministic", "factor", "subsample"]
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # or a cached property would be slow
 class Site:
     """One ``pyro.sample`` statement of a run, as it was after all handlers had their say."""
 
@@ -37,18 +41,38 @@ class Site:
     mask: Tensor | bool | None
     plates: Plates
     auxiliary: bool
+    mode: RunMode | None = attrs.field(default=None, repr=False)
+    marked: bool = False  # for enumeration
 
     def log_density(self) -> Tensor:
         """The log density of the value, scaled and masked, of the shape of the site's batch."""
+        return self._log_density
+
+    @cached_property
+    def _log_density(self) -> Tensor:
+        if self.mode is not None and not self.mode.is_on:
+            with self.mode:  # the distribution may hold parameters of networks
+                return self._scored()
+        return self._scored()
+
+    def _scored(self) -> Tensor:
         return scale_and_mask(log_prob(self.fn, self.value), self.scale, self.mask)
 
 
 class Recorder(Messenger):
     """The handler at the bottom of a run's stack: it keeps the sites that reach it."""
 
-    def __init__(self) -> None:
+    def __init__(self, snapshot: Snapshot, mode: RunMode) -> None:
         super().__init__()
         self.sites: dict[str, Site] = {}
+        self.holds_networks = False
+        self._snapshot = snapshot
+        self._mode = mode
+
+    def _process_message(self, msg: Msg) -> None:
+        # Before it is drawn, since that fills the caches of its transforms.
+        if msg["type"] == "sample":
+            self._snapshot.keep_caches(msg["fn"])
 
     def _postprocess_message(self, msg: Msg) -> None:
         infer = message_infer(msg)
@@ -61,15 +85,20 @@ class Recorder(Messenger):
                 "would shadow the other. Give one another name; if a Module is meant to be two, "
                 "hold two instances of it."
             )
+        substitution, fn = self._mode.substitution, message_distribution(msg)
+        holds = substitution.is_held_by(fn)
+        self.holds_networks |= holds
         self.sites[name] = Site(
             name=name,
             kind=_kind(msg),
-            fn=message_distribution(msg),
-            value=message_value(msg),
+            fn=fn,
+            value=substitution.value_of(message_value(msg)),
             scale=msg["scale"],
             mask=msg["mask"],
             plates=msg["cond_indep_stack"],
             auxiliary=bool(infer.get("is_auxiliary")),
+            mode=self._mode if holds else None,
+            marked=bool(infer.get("enumerate")),
         )
 
 
@@ -87,3 +116,26 @@ def _kind(msg: Msg) -> Kind:
     if not msg["is_observed"]:
         return "latent"
     return "factor" if infer.get("is_auxiliary") else "observed"
+
+
+def site_under_way(error: BaseException) -> str | None:
+    """The innermost site that was being served or scored on the way to an error, in words.
+
+    Read off the frames of the error, so that no run has to keep book.
+    """
+    found = None
+    for frame, _ in walk_tb(error.__traceback__):
+        if not str(frame.f_globals.get("__name__")).startswith(("pyro.", f"{__package__}.")):
+            continue
+        for held in frame.f_locals.values():
+            if isinstance(held, Site):
+                found = f"{held.name!r} ({_kind_of(held.fn)})"
+            elif isinstance(held, dict) and held.get("type") == "sample" and "fn" in held:
+                found = f"{str(held['name'])!r} ({_kind_of(held['fn'])})"
+    return found
+
+
+def _kind_of(fn: object) -> str:
+    """The distribution's name, without wrappers such as ``Independent``."""
+    inner: object = getattr(fn, "base_dist", None)
+    return type(fn).__name__ if inner is None else _kind_of(inner)

@@ -25,13 +25,15 @@ def signature(tree: object) -> Hashable | None:
     """The structure of a pytree with the shapes of its tensors; ``None`` if it cannot be hashed."""
     leaves: list[Any]
     leaves, structure = optree.tree_flatten(cast("Any", tree))
-    parts = tuple(
-        (leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else (type(leaf), leaf)
-        for leaf in leaves
-    )
     try:
+        parts = tuple(
+            (leaf.shape, leaf.dtype, leaf.device)
+            if isinstance(leaf, Tensor)
+            else (type(leaf), leaf)
+            for leaf in leaves
+        )
         hash(parts)
-    except TypeError:
+    except (TypeError, RuntimeError):  # a nested tensor has no shape
         return None
     return structure, parts
 
@@ -42,13 +44,20 @@ def named_leaves(tree: object) -> dict[str, object]:
     >>> named_leaves({"a": [1, 2], "b.c": (3,)})
     {'a/0': 1, 'a/1': 2, 'b.c/0': 3}
     """
-    flatten: Any = optree.tree_flatten_with_accessor
-    accessors, leaves, _ = flatten(tree)
-    names = [
+    return dict(zip(leaf_names(tree), leaves_of(tree), strict=True))
+
+
+def leaf_names(tree: object) -> list[str]:
+    """The paths of the leaves, in the order of :func:`leaves_of`; odd keys can make two the same.
+
+    >>> leaf_names({"a/b": 1, "a": {"b": 2}})
+    ['a/b', 'a/b']
+    """
+    paths: Any = optree.tree_accessors
+    return [
         "/".join(str(getattr(entry, "field", entry.entry)) for entry in accessor)
-        for accessor in accessors
+        for accessor in paths(tree)
     ]
-    return dict(zip(names, leaves, strict=True))
 
 
 def leaves_of(tree: object) -> list[object]:

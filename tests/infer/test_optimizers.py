@@ -14,8 +14,14 @@ from torchopt.clip import clip_grad_norm as clip_by_torchopt
 from torchopt.schedule import linear_schedule
 
 from models import regression, regression_data
-from purepyro import random
-from purepyro._errors import DeclarationError, MissingNameError, ShapeError, UnknownNameError
+from purepyro import Ensemble, jit, random
+from purepyro._errors import (
+    DeclarationError,
+    MissingNameError,
+    ShapeError,
+    UnknownNameError,
+    VmapError,
+)
 from purepyro.infer import SVI, AutoNormal, Optimizer, clip_grad_norm, scale
 
 Y = torch.tensor([1.0, 2.0, 6.0])
@@ -245,3 +251,87 @@ def test_a_scaled_optimiser_is_one_of_that_rate(rate: float | Tensor) -> None:
 def test_a_factor_of_several_numbers() -> None:
     with pytest.raises(ShapeError, match=r"factor float32\[3\].*Ensemble\(make_svi"):
         scale(torch.ones(3))
+
+
+# Every optimiser of torchopt
+
+MAKERS: dict[str, Any] = {
+    "adadelta": torchopt.adadelta,
+    "adagrad": torchopt.adagrad,
+    "adam": torchopt.adam,
+    "adamax": torchopt.adamax,
+    "adamw": torchopt.adamw,
+    "radam": torchopt.radam,
+    "rmsprop": torchopt.rmsprop,
+    "sgd": torchopt.sgd,
+}
+RATES = {"number": 0.1, "schedule": linear_schedule(0.1, 0.01, 10, 0)}
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_fit_is_that_of_torchopt(name: str, rate: str, key: random.Key) -> None:
+    make = MAKERS[name]
+    optim, svi = make(RATES[rate]), SVI(model, GUIDE, make(RATES[rate]))
+    state = svi.init(key, Y)
+    params, own = state.params, optim.init(state.params)
+    for _ in range(8):  # radam changes its rule at the sixth step
+        _, gradients = svi._gradients(state, Y)
+        state, _ = svi.step(state, Y)
+        updates, own = optim.update(gradients, own, params=params, inplace=False)
+        params = {key: params[key] + updates[key] for key in params}
+    torch.testing.assert_close(state.params, params)
+    assert all(value.dtype is torch.float32 for value in state.params.values())
+
+
+@pytest.mark.parametrize("chained", [False, True])
+@pytest.mark.parametrize("name", MAKERS)
+def test_members_under_vmap_and_in_a_loop(name: str, chained: bool, key: random.Key) -> None:
+    make = MAKERS[name]
+    optim = torchopt.chain(clip_grad_norm(1.0), make(0.1), scale(0.5)) if chained else make(0.1)
+    svi, keys = SVI(model, GUIDE, optim), random.split(key, 2)
+    loop = Ensemble(svi, map="loop").run(keys, 8, Y).state
+    if name == "radam":  # it branches on how many steps it took
+        with pytest.raises(VmapError, match=r'Ensemble\(\.\.\., map="loop"\)'):
+            Ensemble(svi).run(keys, 8, Y)
+        return
+    mapped = Ensemble(svi).run(keys, 8, Y).state
+    torch.testing.assert_close(mapped.svi.params, loop.svi.params)
+    alone = svi.run(Ensemble(svi).member(loop, 1).key, 8, Y).state
+    torch.testing.assert_close(loop.svi.params["locs.a"][1], alone.params["locs.a"])
+
+
+def test_a_count_in_a_mapping_of_optimisers(key: random.Key) -> None:
+    mapping = SVI(model, GUIDE, {"locs.*": torchopt.adamax(0.1), "*": torchopt.adamax(0.1)})
+    one = SVI(model, GUIDE, torchopt.adamax(0.1))
+    ours, theirs = (svi.run(key, 8, Y).state.params for svi in (mapping, one))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_a_count_of_ones_own(key: random.Key) -> None:
+    class Slower:
+        def init(self, params: dict[str, Tensor]) -> int:
+            return 1
+
+        def update(
+            self, gradients: dict[str, Tensor], state: int, *, params: dict[str, Tensor]
+        ) -> tuple[dict[str, Tensor], int]:
+            return {name: -0.1 * value / state for name, value in gradients.items()}, state + 1
+
+    state = SVI(model, GUIDE, Slower()).run(key, 3, Y).state
+    assert float(state.opt_state) == 4.0
+    assert all(value.dtype is torch.float32 for value in state.params.values())
+
+
+@pytest.mark.compiled
+@pytest.mark.slow
+def test_a_count_in_a_compiled_run(key: random.Key) -> None:
+    svi = SVI(model, GUIDE, torchopt.adamax(0.1), compiled=True)
+    eager = SVI(model, GUIDE, torchopt.adamax(0.1), compiled=False)
+    ours, theirs = (each.run(key, 20, Y).state.params for each in (svi, eager))
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    step = jit(svi.step)
+    state = svi.init(key, Y)
+    for _ in range(3):
+        state, _ = step(state, Y)
+    assert int(state.step) == 3

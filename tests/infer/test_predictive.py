@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any, Literal
 
 import pyro
 import pyro.distributions as dist
@@ -12,8 +13,14 @@ import torch
 from torch import Tensor
 
 from models import regression, regression_data
-from purepyro import init, random
-from purepyro._errors import DeclarationError, KeyReuseError, ShapeError, UnknownNameError
+from purepyro import init, random, trace
+from purepyro._errors import (
+    DeclarationError,
+    KeyReuseError,
+    MissingNameError,
+    ShapeError,
+    UnknownNameError,
+)
 from purepyro.infer import AutoNormal, Predictive
 
 
@@ -144,3 +151,77 @@ def test_a_discrete_likelihood_is_left_to_the_model(key: random.Key) -> None:
     params = init(guide, key, x, torch.ones(4))
     draws = Predictive(model, guide=guide, params=params, num_samples=5)(key, x)
     assert draws["y"].shape == (5, 4)
+
+
+def test_the_indices_of_a_plate_are_returned_by_name(key: random.Key) -> None:
+    def model(y: Tensor | None = None) -> None:
+        with pyro.plate("rows", 10, subsample_size=3) as rows:
+            obs = None if y is None else y[rows]
+            pyro.sample("y", dist.Normal(rows.float(), 1e-6), obs=obs)
+
+    latents = trace(model, {}, key, torch.zeros(10))[1].latents
+    assert set(latents) == {"rows"}
+    draws = Predictive(model, num_samples=5, return_sites=[*latents, "y"])(key)
+    assert draws["rows"].shape == (5, 3)
+    torch.testing.assert_close(draws["y"], draws["rows"].float(), rtol=0, atol=1e-4)
+    given = {"rows": torch.tensor([[0, 1, 2], [7, 8, 9]])}
+    names = ["rows", "y"]
+    again = Predictive(model, posterior_samples=given, return_sites=names)(key)
+    assert torch.equal(again["rows"], given["rows"])
+    torch.testing.assert_close(again["y"], given["rows"].float(), rtol=0, atol=1e-4)
+    assert "rows" not in Predictive(model, num_samples=2)(key)
+
+
+@pytest.mark.parametrize("how", ["vmap", "loop"])
+def test_data_that_leave_nothing_to_predict(how: Literal["vmap", "loop"], key: random.Key) -> None:
+    def model(y: Tensor | None = None) -> None:
+        loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", 4):
+            pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
+
+    given = {"loc": torch.zeros(3)}
+    predictive = Predictive(model, posterior_samples=given, map=how)
+    with pytest.raises(MissingNameError, match=r"\['y'\].*without the data.*return_sites=\['y', "):
+        predictive(key, X)
+    assert set(predictive(key)) == {"y"}  # the one way out, and the other
+    named = Predictive(model, posterior_samples=given, map=how, return_sites=["y", "loc"])
+    assert torch.equal(named(key, X)["y"], X.expand(3, 4))
+
+
+def test_a_model_of_which_all_is_given(key: random.Key) -> None:
+    def model() -> None:
+        pyro.sample("a", dist.Normal(0.0, 1.0))
+
+    given = {"a": torch.zeros(3)}
+    with pytest.raises(MissingNameError, match=r"All sites of the model, \['a'\], were given"):
+        Predictive(model, posterior_samples=given)(key)
+    assert Predictive(model, posterior_samples=given, return_sites=["a"])(key)["a"].shape == (3,)
+
+
+def test_a_model_without_sites(key: random.Key) -> None:
+    with pytest.raises(MissingNameError, match=r"has no site.*pyro\.deterministic"):
+        Predictive(lambda: None, num_samples=2)(key)
+
+
+@pytest.mark.parametrize("how", ["vmap", "loop"])
+def test_nothing_is_returned_where_nothing_is_asked_for(
+    how: Literal["vmap", "loop"], key: random.Key
+) -> None:
+    assert Predictive(line, num_samples=2, return_sites=[], map=how)(key, X) == {}
+
+
+def test_a_deterministic_site_is_enough(key: random.Key) -> None:
+    given = {"slope": torch.ones(3)}
+    assert set(Predictive(line, posterior_samples=given)(key, X, X)) == {"mean"}
+
+
+def test_one_name_that_is_no_list() -> None:
+    with pytest.raises(DeclarationError, match=r"return_sites=\['mean'\]"):
+        Predictive(line, num_samples=2, return_sites="mean")
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5])
+def test_a_size_of_chunks_that_is_none(size: object) -> None:
+    settings: dict[str, Any] = {"num_samples": 2, "chunk_size": size}
+    with pytest.raises(ShapeError, match="chunk_size is"):
+        Predictive(line, **settings)

@@ -588,6 +588,7 @@ class Expanded(Module):
 
 
 @pytest.mark.usefixtures("uncompiled")
+@pytest.mark.filterwarnings("ignore:The model observed nothing")
 def test_priors_that_check_their_numbers_are_traced(key: random.Key) -> None:
     model = Expanded()
     svi = SVI(model, AutoNormal(model), torchopt.adam(0.01), compiled=True)

@@ -135,6 +135,7 @@ def test_the_particle_that_goes_bad(key: random.Key) -> None:
         svi.run(key, 50, Y)
 
 
+@pytest.mark.filterwarnings("ignore:The model observed nothing")
 def test_other_errors_of_a_model_are_its_own(key: random.Key) -> None:
     def moody(y: Tensor) -> None:
         pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -260,6 +261,7 @@ def test_an_unknown_way_out() -> None:
         SVI(model, AutoNormal(model), torchopt.adam(0.1), on_nonfinite=wrong)
 
 
+@pytest.mark.filterwarnings("ignore:The model observed nothing")
 def test_validation_is_back_after_an_exception(key: random.Key) -> None:
     def moody(y: Tensor) -> None:
         pyro.sample("z", dist.Normal(0.0, 1.0))

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from purepyro import random
-from purepyro._errors import KeyReuseError, KeyTypeError, PurepyroError
+from purepyro._errors import (
+    KeyReuseError,
+    KeyTypeError,
+    PurepyroError,
+    ShapeError,
+    SupportError,
+)
 from purepyro.random._derive import name_hash
 from purepyro.random._key import check_key
 from purepyro.random._reuse import consume
@@ -58,9 +68,62 @@ def test_a_seed_is_an_integer(seed: object) -> None:
         random.key(seed)  # type: ignore[arg-type]
 
 
-def test_seeds_are_taken_modulo_two_to_the_64() -> None:
-    assert torch.equal(random.key(-1), random.key(2**64 - 1))
-    assert random.key(2**63).tolist() == [-(2**63), 0]
+@given(st.integers())
+def test_no_two_seeds_give_one_key(seed: int) -> None:
+    if 0 <= seed < 2**64:
+        assert random.key(seed).view(torch.uint64).tolist() == [seed, 0]
+    else:
+        with pytest.raises(SupportError, match=rf"`seed` is {seed}.*random\.key\(seed % 2\*\*64\)"):
+            random.key(seed)
+        random.key(seed % 2**64)
+
+
+@given(st.integers(-(2**70), 2**70))
+def test_data_of_more_than_64_bits_is_not_folded_in(data: int) -> None:
+    key = random.key(0)
+    if -(2**63) <= data < 2**64:
+        random.fold_in(key, data)
+    else:
+        with pytest.raises(SupportError, match=rf"`data` is {data}.*more than 64 bits"):
+            random.fold_in(key, data)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.int16])
+def test_integers_of_numpy_are_integers(key: random.Key, kind: type[np.integer[Any]]) -> None:
+    three = cast("int", kind(3))
+    assert torch.equal(random.key(three), random.key(3))
+    assert torch.equal(random.fold_in(key, three), random.fold_in(key, 3))
+    assert torch.equal(random.split(key, three), random.split(key, 3))
+    assert torch.equal(random.normal(key, three), random.normal(key, 3))
+    assert torch.equal(random.normal(key, 2, three), random.normal(key, 2, 3))
+    assert torch.equal(random.normal(key, (2, three)), random.normal(key, 2, 3))
+    assert torch.equal(random.permutation(key, three), random.permutation(key, 3))
+    assert torch.equal(random.randint(key, 5, high=three), random.randint(key, 5, high=3))
+    with pytest.raises(KeyTypeError, match=r"`key` is the integer 3.*random\.key\(3\)"):
+        check_key(three)
+
+
+@pytest.mark.parametrize(
+    ("shape", "wrong"),
+    [
+        ((-1,), "-1"),
+        ((2, -1), "-1"),
+        (((2, -3),), "-3"),
+        ((2.0,), r"2\.0"),
+        ((2, True), "True"),
+        ((None,), "None"),
+        ((torch.tensor(3),), r"int64\[\]"),
+    ],
+)
+def test_a_shape_that_is_none(key: random.Key, shape: tuple[Any, ...], wrong: str) -> None:
+    for draw in (random.normal, random.uniform, random.bits, random.randint):
+        with pytest.raises(ShapeError, match=rf"The shape to draw is .*, and {wrong} is no size"):
+            draw(key, *shape)
+    normal = torch.distributions.Normal(0.0, 1.0)
+    with pytest.raises(ShapeError, match=rf"and {wrong} is no size"):
+        random.sample(key, normal, shape[0] if isinstance(shape[0], tuple) else shape)
+    with random.keyed(key), pytest.raises((ShapeError, TypeError, RuntimeError)):
+        torch.randn(-1)
 
 
 def test_counts_that_make_no_sense(key: random.Key) -> None:
@@ -68,6 +131,9 @@ def test_counts_that_make_no_sense(key: random.Key) -> None:
         random.split(key, 0)
     with pytest.raises(ValueError, match=r"`n` is -1"):
         random.permutation(key, -1)
+    for num in (1.5, True, -1):
+        with pytest.raises(ShapeError, match=rf"`num` is {num}"):
+            random.split(key, cast("int", num))
     for data in (1.5, True, torch.tensor(1.5), torch.tensor(True)):
         with pytest.raises(TypeError, match=r"`data` is .*`random\.fold_in\(key, i\)`"):
             random.fold_in(key, data)  # type: ignore[arg-type]

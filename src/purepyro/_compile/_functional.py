@@ -56,9 +56,12 @@ def _is_plain(node: fx.Node, order: dict[fx.Node, int]) -> bool:
         user is not node and (order[user] > order[node] or is_view(user)) for user in base.users
     ):
         return False
-    kind = value_of(base).dtype
+    written = value_of(base)
     others = [value_of(each) for each in node.all_input_nodes if each is not base]
-    return all(other.dtype == kind or other.ndim == 0 for other in others)
+    # A scalar of a wider dtype widens the result of another scalar, but not what it is written to.
+    return all(
+        other.dtype == written.dtype or (other.ndim == 0 and written.ndim > 0) for other in others
+    )
 
 
 def refuse_written(name: str, what: str) -> MutationError:

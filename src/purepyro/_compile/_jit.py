@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .._boundary import is_transforming
 from .._errors import DeclarationError, describe
+from .._recipes import Portable, arrived
 from ._backend import compiled
 from ._draws import with_joint_draws
 from ._graphs import own_outputs
@@ -71,7 +72,13 @@ class Jitted(Generic[P, R]):
         home: object = sys.modules.get(getattr(self.__wrapped__, "__module__", None) or "")
         for part in name.split("."):
             home = getattr(home, part, None)
-        return name if home is self else (Jitted, (self.__wrapped__, self._graphs.info().maxsize))
+        if home is self:
+            return name
+        return _restored, (Portable(self.__wrapped__), self._graphs.info().maxsize)
+
+
+def _restored(fn: Portable[Callable[P, R]] | Callable[P, R], limit: int) -> Jitted[P, R]:
+    return Jitted(arrived(fn), limit)
 
 
 @overload

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import attrs
@@ -13,13 +11,12 @@ from torch import Tensor, fx
 from .._boundary import unvalidated
 from .._errors import PurepyroError, TraceError, describe
 from .._trees import Frame, tensors_in
+from .._where import line_of
 from ..random._bits._nodes import as_nodes
 from ._boundary import LOCK, functional, graph_of, is_random
 from ._checks import without_checks
 from ._functional import made_functional, refuse_written, written_inputs
 from ._graphs import inputs_of, lifted
-
-_PACKAGE = str(Path(__file__).parents[1])
 
 
 @attrs.frozen
@@ -94,7 +91,7 @@ def _traced(fn: Callable[..., object], inputs: list[Tensor]) -> fx.GraphModule:
             raise
         raise TraceError(
             "The function given to jit asks a tensor for its numbers, by `if`, `.item()`, "
-            f"`float(...)`, `x[mask]` or the like, at {_line_of(error)}. While a graph is traced "
+            f"`float(...)`, `x[mask]` or the like, at {line_of(error)}. While a graph is traced "
             "it has none, and the graph would hold for these numbers only. Write "
             "torch.where(condition, a, b) in place of a branch or a mask, keep numbers as tensors, "
             "or pass what decides as a Python value."
@@ -116,21 +113,6 @@ def _asked_for_a_number(error: RuntimeError) -> bool:
     """Whether a trace ended because a value was wanted."""
     text = f"{type(error).__name__} {error}"
     return any(sign in text for sign in _SIGNS)
-
-
-def _line_of(error: BaseException) -> str:
-    """The last line of the user's own code on the way to an error."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _is_own(frame.filename)]
-    # A schedule of the optimiser, say, or a distribution.
-    others = [frame for frame in frames if "/torch/" not in frame.filename]
-    frame = (own or others or list(frames))[-1]
-    return f"{frame.filename}:{frame.lineno}: `{frame.line}`"
-
-
-def _is_own(path: str) -> bool:
-    library = ("site-packages", "dist-packages", _PACKAGE, "<")
-    return not any(part in path for part in library)
 
 
 def _refuse_global_draws(graph: fx.Graph) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from .._boundary import is_transforming
 from .._errors import PurepyroError, ShapeError, TraceError
 from .._sites import Site
-from .._types import Params
+from .._types import Params, State
 from ..infer import SVI, SVIRunResult, SVIState
 from ..infer._batches import Rows, rows_of
 from ..infer._nonfinite import Batch, Taken
@@ -29,11 +29,11 @@ class Pieces(NamedTuple):
     """A step in two, between which the ranks meet.
 
     Attributes:
-        gradients: From a state and this rank's rows to the loss and its gradients.
-        descended: From a state, the loss and the gradients of all to the next state.
+        gradients: From a state and this rank's rows to the loss, its gradients and the buffers.
+        descended: From a state, and these of all ranks, to the next state.
     """
 
-    gradients: Callable[..., tuple[Tensor, Params]]
+    gradients: Callable[..., tuple[Tensor, Params, State]]
     descended: Callable[..., tuple[SVIState, Tensor]]
 
 
@@ -70,7 +70,7 @@ class Averaged(SVI[P]):
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
         """Steps from a state, which is the same on all ranks."""
-        check_count(num_steps, "num_steps")
+        num_steps = check_count(num_steps, "num_steps")
         require_alike(
             self.link,
             {
@@ -94,7 +94,7 @@ class Averaged(SVI[P]):
                 "))."
             )
         try:
-            value, gradients = self.pieces.gradients(state, *args, **kwargs)
+            value, gradients, buffers = self.pieces.gradients(state, *args, **kwargs)
         except PurepyroError:
             raise
         except ValueError as error:
@@ -104,8 +104,8 @@ class Averaged(SVI[P]):
                 "take it without its rows. Look at the data of that rank."
             )
         weight = float(rows_of(Batch(args, kwargs)) or 1)
-        value, gradients = averaged(self.link, weight, value, gradients)
-        return self.pieces.descended(state, value, gradients)
+        value, gradients, buffers = averaged(self.link, weight, value, gradients, buffers)
+        return self.pieces.descended(state, value, gradients, buffers)
 
     def _compiles(self, steps: int | None) -> bool:
         return False  # not as a whole: its pieces are compiled

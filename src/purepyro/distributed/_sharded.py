@@ -94,7 +94,7 @@ class Sharded(Generic[P]):
         """
         link = link_of(self.mesh)
         with link.together():
-            check_count(num_steps, "num_steps")
+            num_steps = check_count(num_steps, "num_steps")
             state = self._init(link, keys, args, kwargs)
             return self._run(link, state, num_steps, args, kwargs)
 
@@ -104,7 +104,7 @@ class Sharded(Generic[P]):
         """:meth:`run`, going on from this rank's members: of another run, or of a file."""
         link = link_of(self.mesh)
         with link.together():
-            check_count(num_steps, "num_steps")
+            num_steps = check_count(num_steps, "num_steps")
             require_alike(link, {"call": "Sharded.run_from", **of_arguments(args, kwargs)})
             return self._run(link, state, num_steps, args, kwargs)
 

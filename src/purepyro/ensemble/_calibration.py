@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._errors import DtypeError, ShapeError, SupportError, describe
+from .._integers import whole
 from ..random._concrete import plain
 
 
@@ -114,7 +115,7 @@ def quantile_calibration_error(cdf: Tensor, num_levels: int = 9) -> Tensor:
 
 
 def _check_bins(count: int, name: str) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    if whole(count, 1) is None:
         raise ShapeError(
             f"{name} is {describe(count)}, so there would be nothing to compare. Give a whole "
             f"number {name} >= 1."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, Literal, ParamSpec, TypeAlias, get_args
+from typing import Any, Generic, ParamSpec, TypeAlias
 
 import attrs
 import torch
@@ -11,7 +11,10 @@ from torch import Tensor
 
 from .._boundary import is_transforming
 from .._compile._loop import Loop
-from .._errors import DeclarationError, describe, near
+from .._errors import DeclarationError, describe
+from .._integers import as_int_or_none
+from .._mapped import How, check_how, explained
+from .._recipes import Carried
 from .._trees import leaves_of, mapped
 from ..infer import SVI, SVIState
 from ..infer._elbo import check_chunk_size
@@ -32,10 +35,6 @@ from ._train import Carry, Training
 
 P = ParamSpec("P")
 
-How: TypeAlias = Literal["vmap", "loop"]
-"""How members are run: all in one, or one by one."""
-
-
 Loops: TypeAlias = tuple[Loop[Carry], Loop[Carry]]
 
 
@@ -52,8 +51,8 @@ def _carry(state: EnsembleState) -> Carry:
     return Carry(state, state.svi.step)
 
 
-@attrs.frozen
-class Ensemble(Generic[P]):
+@attrs.frozen(getstate_setstate=False)
+class Ensemble(Carried, Generic[P]):
     """Fits many members at once, as one stacked state; each is the run of its own key.
 
     Member ``i`` is the run of key ``i``, whatever the size of the ensemble or of its chunks: the
@@ -110,8 +109,10 @@ class Ensemble(Generic[P]):
 
     svi: SVI[P] | Callable[..., SVI[P]]
     members: object = attrs.field(default=(), kw_only=True)
-    chunk_size: int | None = attrs.field(default=None, kw_only=True, validator=check_chunk_size)
-    map: How = attrs.field(default="vmap", kw_only=True)
+    chunk_size: int | None = attrs.field(
+        default=None, kw_only=True, converter=as_int_or_none, validator=check_chunk_size
+    )
+    map: How = attrs.field(default="vmap", kw_only=True, validator=check_how)
     in_dims: InDims = attrs.field(default=None, kw_only=True)
     progress_bar: bool | None = attrs.field(default=None, kw_only=True)
     # Not a setting: the graphs of its steps, for as long as it lives.
@@ -120,11 +121,6 @@ class Ensemble(Generic[P]):
     )
 
     def __attrs_post_init__(self) -> None:
-        if self.map not in get_args(How):
-            raise DeclarationError(
-                f"map is {self.map!r}, which is no way to run members. "
-                f"{near(str(self.map), get_args(How))}"
-            )
         if isinstance(self.svi, SVI) == bool(leaves_of(self.members)):
             raise DeclarationError(
                 "Ensemble got an SVI and members, so it cannot know what the members' settings "
@@ -179,7 +175,8 @@ class Ensemble(Generic[P]):
             over = torch.vmap(one, in_dims=(0, 0, *call.dims), chunk_size=self.chunk_size)
             # What does not depend on the key comes as a view of one member; of a single member,
             # that counts as contiguous, but would be another stride to a graph.
-            svi = mapped(_laid_out, over(keys, self.members, *call.tensors))
+            with explained("Ensemble"):
+                svi = mapped(_laid_out, over(keys, self.members, *call.tensors))
         return EnsembleState(svi, self.members, torch.full_like(svi.step, -1))
 
     def step(
@@ -208,14 +205,14 @@ class Ensemble(Generic[P]):
             SupportError: if all members are in quarantine; it names the site where the first one
                 went bad.
         """
-        check_count(num_steps, "num_steps")
+        num_steps = check_count(num_steps, "num_steps")
         return self.run_from(self.init(keys, *args, **kwargs), num_steps, *args, **kwargs)
 
     def run_from(
         self, state: EnsembleState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> EnsembleRunResult:
         """:meth:`run`, going on from a state: of another run, of a selection, or of a file."""
-        check_count(num_steps, "num_steps")
+        num_steps = check_count(num_steps, "num_steps")
         call = arguments(self.in_dims, args, kwargs, size_of(state))
         result = self._trained(state, num_steps, call)
         if num_steps and not is_transforming():
@@ -276,6 +273,7 @@ class Ensemble(Generic[P]):
         num_samples: int = 1,
         site: str | None = None,
         chunk_size: int | None = None,
+        map: How | None = None,
     ) -> EnsemblePredictive[P]:
         """What the members that are alive predict together (all of them, inside a transform).
 
@@ -284,6 +282,7 @@ class Ensemble(Generic[P]):
             num_samples: How many draws of the guide to take from each member.
             site: The site to predict, if the model has several that could be.
             chunk_size: How many runs, of a member and a draw, to hold in memory at once.
+            map: How these runs are done; by default as the members are.
         """
         state = state if is_transforming() else self.select(state, state.alive)
         first = self._svi_of(slice_of(state.members, 0))
@@ -299,8 +298,10 @@ class Ensemble(Generic[P]):
             num_samples=num_samples,
             site=site,
             chunk_size=chunk_size,
+            map=map or self.map,
             members=state.members,
             pair_of=pair_of,
+            buffers=state.svi.buffers,
         )
 
     def _svi_of(self, members: object) -> SVI[P]:
@@ -340,7 +341,8 @@ class Ensemble(Generic[P]):
         def one(carry: Carry, *tensors: Tensor) -> tuple[Carry, Tensor]:
             return self._one(carry, *tensors, plan=plan)
 
-        return torch.vmap(one, in_dims=(0, *plan.dims), chunk_size=size)(carry, *tensors)
+        with explained("Ensemble"):
+            return torch.vmap(one, in_dims=(0, *plan.dims), chunk_size=size)(carry, *tensors)
 
     def _training(self, state: EnsembleState, num_steps: int) -> Training:
         svi = self._svi_of(slice_of(state.members, 0))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._boundary import is_transforming
 from .._errors import DeclarationError, DtypeError, ShapeError, UnknownNameError, describe
+from .._integers import whole
 from .._trees import leaves_of, mapped, named_leaves
 from ..infer import SVIState
 from ._state import EnsembleState
@@ -48,14 +49,15 @@ def joined(trees: Sequence[T]) -> T:
 def member(state: EnsembleState, i: int) -> EnsembleState:
     """One member, as a state without the first dimension."""
     count = size_of(state)
-    if isinstance(i, bool) or not isinstance(i, int):
+    number = whole(i)
+    if number is None:
         raise DtypeError(
             f"The member is {describe(i)}, and one member has one number. Give an int; select(...) "
             "takes several."
         )
-    if not -count <= i < count:
-        raise _out_of_range([i], count)
-    return slice_of(state, i)
+    if not -count <= number < count:
+        raise _out_of_range([number], count)
+    return slice_of(state, number)
 
 
 def select(state: EnsembleState, indices: Indices) -> EnsembleState:

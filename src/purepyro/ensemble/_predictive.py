@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeAlias, TypeVar
 
 import attrs
 import torch
 from torch import Tensor
 
-from .._boundary import scale_and_mask
+from .._boundary import log_prob, scale_and_mask
 from .._errors import MissingNameError, ShapeError, UnknownNameError, describe, near
-from .._execute import Setting, execute
+from .._integers import as_int, as_int_or_none
+from .._mapped import How, along_first, check_how, explained, over
+from .._recipes import Carried
 from .._sites import Site
 from .._types import Values
+from ..infer._both import Both, BufferFlow, Pair
 from ..infer._elbo import check_chunk_size, check_num_particles, feeds_model
 from ..random import Key, fold_in, split
 from ..random._reuse import consume, unchecked
 from ._distribution import cdf, class_probabilities, moments
-from ._members import joined, taken
+from ._members import joined, slice_of, taken
 from ._uncertainty import (
     ClassPrediction,
     Prediction,
@@ -29,19 +32,22 @@ from ._uncertainty import (
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Pair = tuple[Callable[..., object], Callable[..., object] | None]
+ModelAndGuide = tuple[Callable[..., object], Callable[..., object] | None]
+Member: TypeAlias = tuple[dict[str, Tensor], object, dict[str, Tensor]]
+"""A member's parameters, settings and buffers."""
+
+_WHAT = "EnsemblePredictive"
 
 
-@attrs.frozen
-class EnsemblePredictive(Generic[P]):
+@attrs.frozen(getstate_setstate=False)
+class EnsemblePredictive(Carried, Generic[P]):
     r"""The mixture of what the members of an ensemble predict, each counting the same.
 
     .. math:: p(y \mid x) = \frac{1}{MS} \sum_{i=1}^{M} \sum_{s=1}^{S} p(y \mid x, z_{is}),
         \qquad z_{is} \sim q_i
 
-    It is made of the distribution of one site, so no sample of the data is drawn. All runs, of a
-    member and a draw of its guide, are one ``vmap``. :meth:`Ensemble.predictive` makes one of a
-    state.
+    It is made of the distribution of one site, so no sample of the data is drawn. Each draw of a
+    member's guide is one run. :meth:`Ensemble.predictive` makes one of a state.
 
     Attributes:
         model: Any model that ``apply`` takes.
@@ -52,8 +58,13 @@ class EnsemblePredictive(Generic[P]):
         site: The site to predict; by default the only one that is observed in a run, or else the
             only one that the guide does not draw.
         chunk_size: How many runs to hold in memory at once; ``None``: all.
+        map: ``"vmap"``: runs are done as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
         members: The members' settings, where model and guide are made of them.
         pair_of: From a member's slice of ``members`` to its model and guide.
+        buffers: The buffers of networks (the statistics of BatchNorm) with the members first, such
+            as ``state.svi.buffers``; by default those that the networks hold. Runs may not change
+            them: put the networks into evaluation mode, ``net.eval()``.
 
     Source: Lakshminarayanan et al. 2017, "Simple and Scalable Predictive Uncertainty Estimation
     using Deep Ensembles".
@@ -77,11 +88,17 @@ class EnsemblePredictive(Generic[P]):
     model: Callable[P, object]
     params: Values
     guide: Callable[..., object] | None = attrs.field(default=None, kw_only=True)
-    num_samples: int = attrs.field(default=1, kw_only=True, validator=check_num_particles)
+    num_samples: int = attrs.field(
+        default=1, kw_only=True, converter=as_int, validator=check_num_particles
+    )
     site: str | None = attrs.field(default=None, kw_only=True)
-    chunk_size: int | None = attrs.field(default=None, kw_only=True, validator=check_chunk_size)
+    chunk_size: int | None = attrs.field(
+        default=None, kw_only=True, converter=as_int_or_none, validator=check_chunk_size
+    )
+    map: How = attrs.field(default="vmap", kw_only=True, validator=check_how)
     members: object = attrs.field(default=(), kw_only=True)
-    pair_of: Callable[[Any], Pair] | None = attrs.field(default=None, kw_only=True)
+    pair_of: Callable[[Any], ModelAndGuide] | None = attrs.field(default=None, kw_only=True)
+    buffers: Values | None = attrs.field(default=None, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         _members_in(self.params)
@@ -146,44 +163,47 @@ class EnsemblePredictive(Generic[P]):
         with unchecked():
             keys = split(split(key, count), draws).transpose(0, 1).flatten(0, 1)
 
-        def one(params: dict[str, Tensor], key: Tensor, members: object) -> T:
-            pair = (self.model, self.guide) if self.pair_of is None else self.pair_of(members)
-            return read(self._site(pair, params, Key(key), args, kwargs))
+        def one(run: tuple[Member, Tensor]) -> T:
+            (params, members, buffers), key = run
+            model, guide = (
+                (self.model, self.guide) if self.pair_of is None else self.pair_of(members)
+            )
+            pair = Pair(model, guide, params, args, kwargs)
+            return pair.together(
+                Key(key),
+                lambda both: read(self._site(both, Key(key), guided=guide is not None)),
+                BufferFlow(buffers or None, frozen=True),
+            )
 
         runs = count * draws
+        all_members: Member = (dict(self.params), self.members, dict(self.buffers or {}))
+        if self.map == "loop":  # without a copy of the parameters for each run
+            with explained():
+                results = [one((slice_of(all_members, i // draws), keys[i])) for i in range(runs)]
+            return along_first(results, _WHAT)
         size = min(self.chunk_size or runs, runs)
         parts = []
         for start in range(0, runs, size):
             index = torch.arange(start, min(start + size, runs))
-            params, members = taken((dict(self.params), self.members), index // draws)
-            parts.append(torch.vmap(one)(params, taken(keys, index), members))
+            inputs = (taken(all_members, index // draws), taken(keys, index))
+            parts.append(over(one, inputs, len(index), how=self.map, chunk_size=None, what=_WHAT))
         return joined(parts)
 
-    def _site(
-        self,
-        pair: Pair,
-        params: Values,
-        key: Key,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> Site:
+    def _site(self, both: Both, key: Key, *, guided: bool) -> Site:
         """The site to predict, in one run of the guide and the model."""
-        model, guide = pair
         values: dict[str, Tensor] = {}
-        if guide is not None:
-            drawn = execute(guide, key, args, kwargs, Setting(params=params)).sites
+        if guided:
+            drawn = both.run_guide(key).sites
             values = {name: site.value for name, site in drawn.items() if feeds_model(site)}
         # A key of its own: the guide's draws must not come back at sites it has no part in.
-        setting = Setting(params=params, values=values)
-        outcome = execute(model, fold_in(key, 0), args, kwargs, setting)
-        outcome.buffers.require_unchanged()
-        found = self._chosen(outcome.sites, values)
+        sites = both.run_model(fold_in(key, 0), values).sites
+        found = self._chosen(sites, values)
         others = [
             name
-            for name, site in outcome.sites.items()
+            for name, site in sites.items()
             if site.kind == "latent" and name not in values and name != found.name
         ]
-        if guide is None and others:
+        if not guided and others:
             raise MissingNameError(
                 f"The model has the latent sites {others}, but there is no guide, so they would be "
                 "drawn from the prior. Write EnsemblePredictive(..., guide=guide)."
@@ -239,7 +259,7 @@ def _observed(site: Site) -> Site:
 
 
 def _log_density(site: Site) -> Tensor:
-    return scale_and_mask(site.fn.log_prob(_observed(site).value), 1.0, site.mask)
+    return scale_and_mask(log_prob(site.fn, _observed(site).value), 1.0, site.mask)
 
 
 def _cdf(site: Site) -> Tensor:

@@ -9,6 +9,7 @@ import attrs
 import torch
 
 from .._errors import DeclarationError, ShapeError, describe
+from .._integers import as_int_or_none, whole
 from .._sites import Site
 from .._trees import tensors_in
 from ._nonfinite import Batch
@@ -28,7 +29,7 @@ def rows_of(batch: Batch) -> int | None:
     for argument in (*batch.args, *batch.kwargs.values()):
         for tensor in tensors_in(argument):
             if tensor.ndim:
-                return len(tensor)
+                return tensor.size(0)  # a nested tensor has no len()
     return None
 
 
@@ -53,7 +54,7 @@ class Rows:
         look: The sites of the model on a batch.
     """
 
-    data_size: int | None
+    data_size: int | None = attrs.field(converter=as_int_or_none)
     batches: Iterable[object]
     look: Callable[[Batch], Mapping[str, Site]]
     _known: set[int] = attrs.field(init=False, factory=set)
@@ -63,7 +64,7 @@ class Rows:
 
     def __attrs_post_init__(self) -> None:
         size = self.data_size
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        if size is not None and whole(size, 1) is None:
             raise ShapeError(
                 f"data_size is {describe(size)}, which is no number of rows. Give the number of "
                 "rows of the full data set, or None if each batch is scaled by hand."

@@ -7,16 +7,25 @@ logarithm has no rule for ``vmap``; their pure versions are here.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import reduce
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import torch
 from opt_einsum import shared_intermediates  # type: ignore[import-untyped]
+from pyro.distributions import (
+    Bernoulli,
+    BetaBinomial,
+    Binomial,
+    Categorical,
+    MaskedDistribution,
+    OneHotCategorical,
+)
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import traceenum_elbo
 from pyro.infer.util import compute_site_dice_factor
 from pyro.ops import packed
-from pyro.ops.contract import contract_tensor_tree
+from pyro.ops.contract import contract_tensor_tree, contract_to_tensor
 from pyro.ops.einsum.util import Tensordot
 from pyro.ops.rings import LogRing
 from pyro.poutine.messenger import Messenger
@@ -27,15 +36,20 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_site_shape, check_traceenum_requirements
 from torch import Tensor
 
-from .._boundary import Enumeration
+from .._boundary import Enumeration, both_masks, is_factor, own_mask
+from ..random import Key
+from ..random._sample import draw_distribution
 
 R = TypeVar("R")
 # A set of symbols of plates, and the packed tensors that live in just these.
 Tree: TypeAlias = "OrderedDict[frozenset[str], list[Any]]"
 
+Marginal: TypeAlias = Bernoulli | Categorical | OneHotCategorical
+
 _PYRO: Any = traceenum_elbo
 _PACKED: Any = packed
 _contract: Any = contract_tensor_tree
+_contract_to_tensor: Any = contract_to_tensor
 _dice_factor: Callable[[Any], tuple[Any, float]] = cast("Any", compute_site_dice_factor)
 
 
@@ -54,7 +68,7 @@ class Enumerated:
         self._tracer = TraceMessenger()
         run: Callable[..., object] = enumeration(fn)
         if guide is not None:
-            run = ReplayMessenger(trace=guide)(run)
+            run = ReplayMessenger(trace=_drawn(guide))(run)
         # Not its own __call__, which words errors anew.
         self.fn: Callable[..., object] = Messenger.__call__(self._tracer, run)
 
@@ -78,6 +92,15 @@ class Enumerated:
         return [(name, node) for name, node in nodes.items() if node["type"] == "sample"]
 
 
+def _drawn(guide: Trace) -> Trace:
+    """A guide's trace without what it observed, which no model can take from it."""
+    drawn: Trace = guide.copy()
+    for node in _sample_nodes(drawn):
+        if node["is_observed"] or (node["infer"] or {}).get("is_auxiliary"):
+            drawn.remove_node(node["name"])
+    return drawn
+
+
 class Expectations(NamedTuple):
     """Expectations over the enumerated sites: of the log likelihood, and of the KL term."""
 
@@ -85,14 +108,27 @@ class Expectations(NamedTuple):
     kl: Tensor
 
 
-def expectations(model: Trace, guide: Trace, plates: int) -> Expectations:
-    """The two terms of the bound, summed over all enumerated values.
+def packed_up(model: Trace, guide: Trace, plates: int, own: Collection[str]) -> tuple[Trace, Trace]:
+    """Both traces, scored and packed: each enumerated site a dimension with a name.
+
+    Args:
+        model: The trace of the model.
+        guide: That of the guide.
+        plates: How many dimensions on the right belong to plates.
+        own: The names of the guide's sites that are its own.
 
     Raises:
         ValueError: if a site's shape does not fit its plates, or the model's structure does not
             allow it; the message is Pyro's.
     """
     model, guide = prune_subsample_sites(model), prune_subsample_sites(guide)
+    for node in _sample_nodes(guide):
+        name = node["name"]
+        if name not in own:
+            guide.remove_node(name)
+        elif name in model.nodes and not model.nodes[name]["is_observed"]:
+            of_model: Any = model.nodes[name]
+            node["mask"] = both_masks(node["mask"], of_model["mask"], own_mask(of_model["fn"]))
     for node in _sample_nodes(guide):
         parts = _scored(node, node["fn"].score_parts)
         node["unscaled_log_prob"] = parts.log_prob
@@ -107,7 +143,7 @@ def expectations(model: Trace, guide: Trace, plates: int) -> Expectations:
     check_traceenum_requirements(model, guide)
     guide.pack_tensors()
     model.pack_tensors(guide.plate_to_symbol)
-    return _expectations(model, guide)
+    return model, guide
 
 
 def _scored(node: Any, score: Callable[..., R]) -> R:
@@ -117,7 +153,14 @@ def _scored(node: Any, score: Callable[..., R]) -> R:
         raise ValueError(f"at site {node['name']!r}: {error}") from error
 
 
-def _expectations(model: Trace, guide: Trace) -> Expectations:
+def expectations(model: Trace, guide: Trace, counted: Collection[str]) -> Expectations:
+    """The two terms of the bound, summed over all enumerated values.
+
+    Args:
+        model: The trace of the model, packed up.
+        guide: That of the guide, packed up.
+        counted: The names of the guide's sites that count in the bound.
+    """
     costs, log_factors, ordering, sum_dims, scale = _PYRO._compute_model_factors(model, guide)
     latent = {
         id(node["packed"]["log_prob"])
@@ -138,11 +181,118 @@ def _expectations(model: Trace, guide: Trace) -> Expectations:
     weights: Tree = OrderedDict()
     for node in _sample_nodes(guide):
         plates = ordering[node["name"]]
-        kl.setdefault(plates, []).append(node["packed"]["log_prob"])
+        if node["name"] in counted:
+            kl.setdefault(plates, []).append(node["packed"]["log_prob"])
+        if is_factor(node["fn"]):  # a cost, and no draw
+            continue
         factor, _ = _dice_factor(node)
         if isinstance(factor, Tensor):  # else it is reparameterised, and the number zero
             weights.setdefault(plates, []).append(factor)
     return Expectations(_expected(likelihood, weights), _expected(kl, weights))
+
+
+def marginals(model: Trace, guide: Trace) -> dict[str, Marginal]:
+    """The distribution of each site that was summed out, given all that was observed and drawn.
+
+    Args:
+        model: The trace of the model, packed up.
+        guide: That of the guide, packed up.
+    """
+    factors, sum_dims = _factors(model, guide)
+    with shared_intermediates() as cache:
+        return {
+            name: _like(node, _logits(model, node, factors, sum_dims, cache))
+            for name, node in _summed_out(model, guide)
+        }
+
+
+def draws(model: Trace, guide: Trace, key_of: Callable[[str], Key]) -> dict[str, Tensor]:
+    """Values of all sites that were summed out, drawn together from their posterior.
+
+    Each site is drawn given those before it, with those after it summed out.
+
+    Args:
+        model: The trace of the model, packed up.
+        guide: That of the guide, packed up.
+        key_of: The key of a site's draw.
+    """
+    factors, sum_dims = _factors(model, guide)
+    values: dict[str, Tensor] = {}
+    with shared_intermediates() as cache:
+        for name, node in _summed_out(model, guide):
+            logits = _logits(model, node, factors, sum_dims, cache)
+            place = draw_distribution(key_of(name), Categorical(logits=logits))
+            values[name] = _at(place, node["fn"])
+            symbol = node["infer"]["_enumerate_symbol"]
+            packed_place = _PACKED.pack(place, node["infer"]["_dim_to_symbol"])
+            for terms in factors.values():
+                for i, term in enumerate(terms):
+                    if symbol in term._pyro_dims:
+                        terms[i] = _PACKED.gather(term, packed_place, symbol)
+            sum_dims.discard(symbol)
+    return values
+
+
+def _factors(model: Trace, guide: Trace) -> tuple[Tree, set[str]]:
+    _, factors, _, sum_dims, _ = _PYRO._compute_model_factors(model, guide)
+    return OrderedDict((plates, list(terms)) for plates, terms in factors.items()), set(sum_dims)
+
+
+def _summed_out(model: Trace, guide: Trace) -> list[tuple[str, Any]]:
+    return [
+        (node["name"], node)
+        for node in _sample_nodes(model)
+        if node["name"] not in guide.nodes and node["infer"].get("_enumerate_dim") is not None
+    ]
+
+
+def _logits(model: Trace, node: Any, factors: Tree, sum_dims: set[str], cache: object) -> Tensor:
+    """The log probabilities of a site's values, along a last dimension."""
+    dim, symbol = node["infer"]["_enumerate_dim"], node["infer"]["_enumerate_symbol"]
+    frames = {frame.dim: frame.size for frame in node["cond_indep_stack"] if frame.vectorized}
+    rows = [frames.get(dim, 1) for dim in range(min(frames, default=0), 0)]
+    if symbol not in sum_dims:  # a single value is no dimension
+        return torch.zeros([*rows, 1])
+    sizes = {
+        symbol: size
+        for terms in factors.values()
+        for term in terms
+        for symbol, size in zip(term._pyro_dims, term.shape, strict=True)
+    }
+    contracted: Any = _contract_to_tensor(
+        factors,
+        sum_dims,
+        target_ordinal=_PYRO._find_ordinal(model, node),
+        target_dims={symbol},
+        ring=_ring(cache, sizes),
+    )
+    logits: Tensor = _PACKED.unpack(contracted, model.symbol_to_dim)
+    logits = logits.unsqueeze(-1).transpose(-1, dim - 1)
+    return logits.reshape(*rows, logits.shape[-1]).log_softmax(-1)
+
+
+def _at(place: Tensor, fn: Any) -> Tensor:
+    """The values at the given places of a support."""
+    support: Tensor = fn.enumerate_support(expand=False)
+    values = support.reshape((len(support), *fn.event_shape))
+    at = values.index_select(0, place.reshape(-1))
+    return at.reshape((*place.shape, *fn.event_shape))
+
+
+def _like(node: Any, logits: Tensor) -> Marginal:
+    """A distribution of the values' kind with these log probabilities."""
+    fn = node["fn"]
+    while isinstance(fn, MaskedDistribution):
+        fn = fn.base_dist
+    if isinstance(fn, Bernoulli):
+        return Bernoulli(logits=logits[..., 1] - logits[..., 0])
+    if isinstance(fn, OneHotCategorical):
+        return OneHotCategorical(logits=logits)
+    if isinstance(fn, Categorical | Binomial | BetaBinomial):  # whose values are 0, 1, 2, ...
+        return Categorical(logits=logits)
+    raise NotImplementedError(
+        f"the values of the site {node['name']!r}, a {type(fn).__name__}, are no list of numbers"
+    )
 
 
 def _contracted(log_factors: Tree, sum_dims: set[str]) -> Tree:
@@ -206,6 +356,9 @@ def einsum(equation: str, *operands: Tensor) -> Tensor:
     left, output = equation.split("->")
     if left == output:
         return operands[0].clone()
+    # A 0-d float64 datum leaves a float32 factor beside float64 ones.
+    dtype = reduce(torch.promote_types, [operand.dtype for operand in operands])
+    operands = tuple(operand.to(dtype) for operand in operands)
     shifted, shifts = [], []
     for dims, operand in zip(left.split(","), operands, strict=True):
         summed = [i for i, dim in enumerate(dims) if dim not in output]

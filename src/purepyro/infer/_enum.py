@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
-from typing import ClassVar, final
+from typing import Any, ClassVar, NamedTuple, TypeVar, final
 
 import attrs
 import torch
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
 
 from .._boundary import Enumeration, Msg, message_distribution, message_infer
-from .._errors import DeclarationError, MissingNameError, ShapeError, UnknownNameError, describe
-from .._execute import Outcome, Setting, execute
+from .._errors import (
+    DeclarationError,
+    MissingNameError,
+    PurepyroError,
+    ShapeError,
+    UnknownNameError,
+    describe,
+)
+from .._execute import Outcome, Setting
+from .._integers import as_int_or_none, whole
 from .._sites import Site
-from ..random import Key
-from ._boundary import Enumerated, expectations
-from ._elbo import Both, ELBOParts, ParticleELBO, feeds_model
+from .._types import Values
+from ..random import Key, name_key
+from ._both import Both, BufferFlow, Pair
+from ._boundary import Enumerated, Marginal, draws, expectations, marginals, packed_up
+from ._elbo import (
+    ELBOParts,
+    ParticleELBO,
+    check_rows,
+    counted,
+    feeds_model,
+    own_sites,
+    why_not_drawn,
+)
+
+T = TypeVar("T")
 
 
 def _check_nesting(_: object, field: attrs.Attribute[int | None], count: int | None) -> None:
-    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 0):
+    if count is not None and whole(count, 0) is None:
         raise ShapeError(
             f"{field.name} is {describe(count)}, which is no number of dimensions. Give how deep "
             "plates are nested in model and guide, 0 or more, or None to find out by a first run."
@@ -47,6 +70,8 @@ class TraceEnum_ELBO(ParticleELBO):
         kl_weight: The factor :math:`\beta` of the KL term of the guide's sites, a number or a 0-d
             tensor; to anneal it, see :class:`Trace_ELBO`. What is summed out inside of the
             logarithm counts as likelihood, and so does the prior of a site that depends on it.
+        map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
         max_plate_nesting: How deep plates are nested; enumerated sites take dimensions to the left
             of them. ``None``: each call finds out by one more run of both, without enumeration.
 
@@ -71,10 +96,138 @@ class TraceEnum_ELBO(ParticleELBO):
     sums_out: ClassVar[bool] = True
 
     max_plate_nesting: int | None = attrs.field(
-        default=None, validator=_check_nesting, kw_only=True
+        default=None, converter=as_int_or_none, validator=_check_nesting, kw_only=True
     )
 
+    def sample_posterior(
+        self,
+        model: Callable[..., object],
+        guide: Callable[..., object],
+        params: Values,
+        key: Key,
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> dict[str, Tensor]:
+        """Draws all sites that the model alone has, and that are summed out, from their posterior.
+
+        They are drawn together, given the data and the guide's draws, which are those of
+        :meth:`loss` with this key. More draws are a ``torch.vmap`` over keys.
+
+        Args:
+            model: Any model that ``apply`` takes.
+            guide: The same; it draws what is not summed out. If there is nothing else, a function
+                without sites.
+            params: Unconstrained parameters of both.
+            key: Each site's draw depends on it and on the site's name.
+            *args: Arguments of both.
+            **kwargs: The same, by name.
+
+        Returns:
+            The values by site name, of the shapes they have in a run without enumeration.
+
+        Raises:
+            DeclarationError: if no site is summed out, the guide enumerates one, or there are
+                several particles.
+
+        Example:
+            >>> import torch, pyro, pyro.distributions as dist
+            >>> from purepyro import random
+            >>> from pyro.infer import config_enumerate
+            >>> from purepyro.infer import TraceEnum_ELBO
+            >>> @config_enumerate
+            ... def model(x):
+            ...     with pyro.plate("rows", len(x)):
+            ...         k = pyro.sample("k", dist.Categorical(torch.tensor([0.5, 0.5])))
+            ...         pyro.sample("x", dist.Normal(10.0 * k, 1.0), obs=x)
+            >>> x = torch.tensor([0.1, 9.7, 11.0])
+            >>> TraceEnum_ELBO().sample_posterior(model, lambda x: None, {}, random.key(0), x)
+            {'k': tensor([0, 1, 1])}
+        """
+        pair = Pair(model, guide, params, args, kwargs)
+        return self._of_summed_out(pair, key, partial(draws, key_of=partial(name_key, key)))
+
+    def compute_marginals(
+        self,
+        model: Callable[..., object],
+        guide: Callable[..., object],
+        params: Values,
+        key: Key,
+        /,
+        *args: Any,
+        **kwargs: Any,
+    ) -> dict[str, Marginal]:
+        """The posterior of each site that is summed out: the responsibilities of a mixture.
+
+        Each distribution is of its site alone, given the data and the guide's draws; arguments and
+        errors as for :meth:`sample_posterior`. Under ``torch.vmap`` return tensors of them, such as
+        ``.probs``.
+
+        Returns:
+            For each site a ``Bernoulli``, ``OneHotCategorical`` or ``Categorical``, as it was, or
+            one of the last over the values 0, 1, 2, ... for a ``Binomial``.
+
+        Example:
+            >>> import torch, pyro, pyro.distributions as dist
+            >>> from purepyro import random
+            >>> from pyro.infer import config_enumerate
+            >>> from purepyro.infer import TraceEnum_ELBO
+            >>> @config_enumerate
+            ... def model(x):
+            ...     k = pyro.sample("k", dist.Categorical(torch.tensor([0.5, 0.5])))
+            ...     pyro.sample("x", dist.Normal(1.0 * k, 1.0), obs=x)
+            >>> x, nothing = torch.tensor(0.5), lambda x: None
+            >>> TraceEnum_ELBO().compute_marginals(model, nothing, {}, random.key(0), x)["k"].probs
+            tensor([0.5000, 0.5000])
+        """
+        return self._of_summed_out(Pair(model, guide, params, args, kwargs), key, marginals)
+
+    def _of_summed_out(self, pair: Pair, key: Key, infer: Callable[[Trace, Trace], T]) -> T:
+        if self.num_particles != 1:
+            raise DeclarationError(
+                f"TraceEnum_ELBO has num_particles={self.num_particles}, but a posterior is at one "
+                "draw of the guide. Use TraceEnum_ELBO(), and torch.vmap over keys for more draws."
+            )
+
+        def inferred(both: Both) -> T:
+            traces = self._summed_out(both, key)
+            with _worded():
+                return infer(*traces)
+
+        return pair.together(key, inferred)
+
+    def _summed_out(self, both: Both, key: Key) -> tuple[Trace, Trace]:
+        runs = self._runs(both, key)
+        if runs.guide.enumerated:
+            raise DeclarationError(
+                f"The guide enumerates {sorted(runs.guide.enumerated)}, of which it has the "
+                "posterior itself: they are not summed out of the model. Leave these sites out of "
+                "the guide, or read their distributions off the guide."
+            )
+        if not runs.model.enumerated:
+            raise DeclarationError(
+                "TraceEnum_ELBO found no site to sum out, so there is no posterior to give. Mark "
+                "the sites by config_enumerate(model), and leave them out of the guide."
+            )
+        with _worded():
+            return packed_up(runs.model.trace, runs.guide.trace, runs.plates, runs.guide_sites)
+
     def _particle(self, both: Both, key: Key) -> ELBOParts:
+        runs = self._runs(both, key)
+        if not runs.model.enumerated and not runs.guide.enumerated:
+            warnings.warn(
+                "TraceEnum_ELBO found no site to enumerate, so it does what Trace_ELBO does at "
+                "less cost. Mark sites by config_enumerate(model) or config_enumerate(guide), or "
+                "use Trace_ELBO.",
+                UserWarning,
+                stacklevel=2,
+            )
+        with _worded():
+            traces = packed_up(runs.model.trace, runs.guide.trace, runs.plates, runs.guide_sites)
+            log_likelihood, kl = expectations(*traces, counted(runs.guide_sites))
+        return self._parts(log_likelihood, kl, None)
+
+    def _runs(self, both: Both, key: Key) -> _Runs:
         plates = self.max_plate_nesting
         if plates is None:
             plates = _plate_nesting(both, key)
@@ -84,41 +237,46 @@ class TraceEnum_ELBO(ParticleELBO):
         guided = _run(guide, both, key)
         model = Enumerated(both.model, Enumeration(plates, guide_dims, refuse), guide.trace)
         modelled = _run(model, both, key)
-        _check_match(modelled.sites, guided.sites, model.enumerated)
-        if not model.enumerated and not guide.enumerated:
-            warnings.warn(
-                "TraceEnum_ELBO found no site to enumerate, so it does what Trace_ELBO does at "
-                "less cost. Mark sites by config_enumerate(model) or config_enumerate(guide), or "
-                "use Trace_ELBO.",
-                UserWarning,
-                stacklevel=2,
-            )
-        try:
-            log_likelihood, kl = expectations(model.trace, guide.trace, plates)
-        except (ValueError, NotImplementedError) as error:
-            raise ShapeError(
-                f"The sites cannot be enumerated: {error}\nAn enumerated site needs dimensions of "
-                "its own, left of those of all plates, and sites outside of a plate may not depend "
-                "on one inside. Put every batch dimension into a plate or to_event(...)."
-            ) from error
-        return self._parts(log_likelihood, kl, None)
+        guide_sites = own_sites(both.guide, guided.sites)
+        _check_match(modelled.sites, guide_sites, model.enumerated)
+        return _Runs(model, guide, guide_sites, plates)
+
+
+class _Runs(NamedTuple):
+    """A run of the model under enumeration, and one of the guide before it."""
+
+    model: Enumerated
+    guide: Enumerated
+    guide_sites: dict[str, Site]
+    plates: int
+
+
+@contextmanager
+def _worded() -> Iterator[None]:
+    """A block whose errors, which are Pyro's, say what to do."""
+    try:
+        yield
+    except (ValueError, NotImplementedError) as error:
+        if isinstance(error, PurepyroError):
+            raise
+        raise ShapeError(
+            f"The sites cannot be enumerated: {error}\nAn enumerated site needs dimensions of "
+            "its own, left of those of all plates, and sites outside of a plate may not depend "
+            "on one inside. Put every batch dimension into a plate or to_event(...)."
+        ) from error
 
 
 def _run(run: Enumerated, both: Both, key: Key) -> Outcome[object]:
-    outcome: Outcome[object] = execute(
-        run.fn, key, both.args, both.kwargs, Setting(params=both.params)
-    )
-    outcome.buffers.require_unchanged()
-    return outcome
+    return both.run(run.fn, key, Setting(params=both.params))
 
 
 def _plate_nesting(both: Both, key: Key) -> int:
     """How many dimensions the plates take, by a run without enumeration."""
+    aside = both._replace(flow=BufferFlow(both.flow.state, strict=False))
     with torch.no_grad():
-        guided = execute(both.guide, key, both.args, both.kwargs, Setting(params=both.params))
+        guided = aside.run_guide(key)
         values = {name: site.value for name, site in guided.sites.items() if feeds_model(site)}
-        setting = Setting(params=both.params, values=values)
-        modelled = execute(both.model, key, both.args, both.kwargs, setting)
+        modelled = aside.run_model(key, values)
     dims = [
         -frame.dim
         for site in (*guided.sites.values(), *modelled.sites.values())
@@ -172,6 +330,7 @@ def _check_match(
             f"The guide has no site for the model's latent {missing}, and they are not enumerated, "
             "so their posterior would be their prior. Add pyro.sample statements of these names to "
             "the guide; mark discrete ones by config_enumerate(model)."
+            f"{why_not_drawn(missing, guide_sites)}"
         )
     extra = sorted(n for n in drawn - latent if guide_sites[n].kind != "subsample")
     if extra:
@@ -180,3 +339,4 @@ def _check_match(
             f"are {sorted(latent)}. Rename them, or mark them as the guide's own by "
             'pyro.sample(..., infer={"is_auxiliary": True}).'
         )
+    check_rows(model_sites, guide_sites)

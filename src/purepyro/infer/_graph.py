@@ -9,11 +9,21 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._boundary import Plates, summed_to
+from .._boundary import Plates
 from .._errors import DeclarationError
 from .._sites import Site
 from ..random import Key
-from ._elbo import Both, ELBOParts, ParticleELBO, log_densities, run_matched, split_parts
+from ._both import Both
+from ._elbo import (
+    ELBOParts,
+    ParticleELBO,
+    guide_densities,
+    log_densities,
+    run_matched,
+    score_term,
+    scored_sites,
+    split_parts,
+)
 from ._provenance import Marking, Provenance
 
 
@@ -38,6 +48,8 @@ class TraceGraph_ELBO(ParticleELBO):
         chunk_size: How many particles to hold in memory at once; ``None``: all.
         kl_weight: The factor :math:`\beta` of the KL term, a number or a 0-d tensor; to anneal it,
             see :class:`Trace_ELBO`.
+        map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
 
     Source: ``pyro.infer.TraceGraph_ELBO``, without its baselines; Schulman et al. 2015, "Gradient
     Estimation Using Stochastic Computation Graphs".
@@ -67,10 +79,10 @@ class TraceGraph_ELBO(ParticleELBO):
         with Provenance() as provenance:
             marked = both._replace(guide=Marking(provenance, _refuse_baseline)(both.guide))
             model_sites, guide_sites = run_matched(marked, key)
-            log_p, log_q = log_densities(model_sites), log_densities(guide_sites)
+            log_p, log_q = log_densities(model_sites), guide_densities(model_sites, guide_sites)
             sources = {id(d): provenance.of(d) for d in (*log_p.values(), *log_q.values())}
         log_likelihood, kl = split_parts(model_sites, log_p, log_q)
-        scored = [name for name in log_q if not guide_sites[name].fn.has_rsample]
+        scored = scored_sites(guide_sites)
         if not scored:
             return self._parts(log_likelihood, kl, None)
         costs: list[tuple[frozenset[str], Plates, Tensor]] = []
@@ -92,8 +104,7 @@ class TraceGraph_ELBO(ParticleELBO):
 def _score_term(site: Site, costs: list[tuple[frozenset[str], Plates, Tensor]]) -> Tensor:
     """The score of a site times the costs that depend on it."""
     below = [(plates, cost.detach()) for names, plates, cost in costs if site.name in names]
-    # The score is neither scaled nor masked: the costs are.
-    return (summed_to(site.plates, below) * site.fn.log_prob(site.value)).sum()
+    return score_term(site, below) if below else torch.zeros(())
 
 
 def _refuse_baseline(name: str, infer: Mapping[str, object]) -> None:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Generic, ParamSpec
 
 import attrs
-import torch
 from torch import Tensor
 
-from .._boundary import scale_and_mask
+from .._boundary import log_prob, scale_and_mask
 from .._errors import MissingNameError, ShapeError, describe
-from .._execute import Setting, execute
+from .._execute import Call, Joint, Setting, execute, jointly
+from .._mapped import How, check_how, over
+from .._recipes import Carried
+from .._sites import Site
 from .._types import Values
 from ..random import key
+from ._elbo import check_chunk_size
 from ._predictive import draws_of, require_sites
 
 P = ParamSpec("P")
 
 
-@attrs.frozen
-class LogLikelihood(Generic[P]):
+@attrs.frozen(getstate_setstate=False)
+class LogLikelihood(Carried, Generic[P]):
     r"""Scores the observed sites of a model, datum by datum, at draws of its latent sites.
 
     .. math:: \ell_{si} = \log p(y_i \mid z_s)
@@ -36,6 +39,8 @@ class LogLikelihood(Generic[P]):
         posterior_samples: Draws of all latent sites by name, each of shape ``(num_samples, ...)``.
             Deterministic and observed sites among them are computed anew.
         chunk_size: How many draws to hold in memory at once; ``None``: all.
+        map: ``"vmap"``: draws are done as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values.
 
     Source: ``numpyro.infer.log_likelihood``; Vehtari, Gelman and Gabry 2017, "Practical Bayesian
     model evaluation using leave-one-out cross-validation and WAIC".
@@ -56,7 +61,8 @@ class LogLikelihood(Generic[P]):
     model: Callable[P, object]
     params: Values
     posterior_samples: Values
-    chunk_size: int | None = attrs.field(default=None, kw_only=True)
+    chunk_size: int | None = attrs.field(default=None, kw_only=True, validator=check_chunk_size)
+    map: How = attrs.field(default="vmap", kw_only=True, validator=check_how)
 
     def __attrs_post_init__(self) -> None:
         if not draws_of(self.posterior_samples):
@@ -80,18 +86,30 @@ class LogLikelihood(Generic[P]):
 
         def one(values: dict[str, Tensor]) -> dict[str, Tensor]:
             setting = Setting(params=self.params, values=values, draws=False)
-            outcome = execute(self.model, key(0), args, kwargs, setting)
-            outcome.buffers.require_unchanged()
-            require_sites(values, outcome.sites)
-            observed = [site for site in outcome.sites.values() if site.kind == "observed"]
-            if not observed:
-                raise MissingNameError(
-                    "The model observed nothing in this run, so there is no likelihood. Pass the "
-                    "data, or condition the model on it by poutine.condition."
-                )
-            return {
-                site.name: scale_and_mask(site.fn.log_prob(site.value), 1.0, site.mask)
-                for site in observed
-            }
 
-        return torch.vmap(one, chunk_size=self.chunk_size)(dict(self.posterior_samples))
+            def scored(joint: Joint) -> dict[str, Tensor]:
+                outcome = execute(self.model, key(0), args, kwargs, setting, joint)
+                outcome.buffers.require_unchanged()
+                require_sites(values, outcome.sites)
+                return _densities(outcome.sites.values())
+
+            return jointly((self.model,), Call(key(0), args, kwargs, self.params), scored)
+
+        samples = dict(self.posterior_samples)
+        count = draws_of(samples) or 0
+        return over(
+            one, samples, count, how=self.map, chunk_size=self.chunk_size, what="LogLikelihood"
+        )
+
+
+def _densities(sites: Iterable[Site]) -> dict[str, Tensor]:
+    observed = [site for site in sites if site.kind == "observed"]
+    if not observed:
+        raise MissingNameError(
+            "The model observed nothing in this run, so there is no likelihood. Pass the "
+            "data, or condition the model on it by poutine.condition."
+        )
+    return {
+        site.name: scale_and_mask(log_prob(site.fn, site.value), 1.0, site.mask)
+        for site in observed
+    }

@@ -14,7 +14,8 @@ from .._boundary import kl_divergence, scale_and_mask
 from .._errors import DeclarationError
 from .._sites import Site
 from ..random import Key
-from ._elbo import Both, ELBOParts, ParticleELBO, run_matched
+from ._both import Both
+from ._elbo import ELBOParts, ParticleELBO, guide_densities, run_matched
 
 
 @final
@@ -35,6 +36,8 @@ class TraceMeanField_ELBO(ParticleELBO):
         chunk_size: How many particles to hold in memory at once; ``None``: all.
         kl_weight: The factor :math:`\beta` of the KL term, a number or a 0-d tensor; to anneal it,
             see :class:`Trace_ELBO`.
+        map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
+            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
 
     Source: ``pyro.infer.TraceMeanField_ELBO``; Kingma and Welling 2014, "Auto-Encoding Variational
     Bayes", equation 7.
@@ -53,28 +56,42 @@ class TraceMeanField_ELBO(ParticleELBO):
 
     def _particle(self, both: Both, key: Key) -> ELBOParts:
         model_sites, guide_sites = run_matched(both, key)
-        guided = {name: site for name, site in guide_sites.items() if site.kind != "subsample"}
+        guided = {name: site for name, site in guide_sites.items() if site.kind == "latent"}
         _check_reparameterised(guided)
         _check_order(model_sites, guided)
+        log_q = guide_densities(model_sites, guide_sites)
         log_likelihood, kl = torch.zeros(()), torch.zeros(())
         for name, site in model_sites.items():
             if site.kind == "latent":
-                kl = kl + _divergence(guided[name], site)
+                kl = kl + _divergence(guided[name], site, log_q[name])
             elif site.kind != "subsample":
                 log_likelihood = log_likelihood + site.log_density().sum()
-        for name, site in guided.items():
-            if name not in model_sites:  # the guide's own, auxiliary
-                kl = kl + site.log_density().sum()
+        for name, density in log_q.items():
+            if name not in model_sites or model_sites[name].kind != "latent":
+                kl = kl + density.sum()  # a factor, or a draw of the guide's own
         return self._parts(log_likelihood, kl, None)
 
 
-def _divergence(guide_site: Site, model_site: Site) -> Tensor:
+def _divergence(guide_site: Site, model_site: Site, log_q: Tensor) -> Tensor:
     """The KL divergence at a site, analytic or from its draw."""
     analytic = kl_divergence(guide_site.fn, model_site.fn)
     if analytic is None:
-        return guide_site.log_density().sum() - model_site.log_density().sum()
+        return log_q.sum() - model_site.log_density().sum()
     by_row = analytic.expand(guide_site.fn.batch_shape)
-    return scale_and_mask(by_row, guide_site.scale, guide_site.mask).sum()
+    divergence = scale_and_mask(by_row, model_site.scale, model_site.mask)
+    if not _same(guide_site, model_site):
+        # Where their scales or masks differ the formula has the model's, and the draw the rest.
+        at_draw = attrs.evolve(model_site, fn=guide_site.fn).log_density()
+        divergence = divergence + log_q - at_draw
+    return divergence.sum()
+
+
+def _same(guide_site: Site, model_site: Site) -> bool:
+    """Whether two sites are seen to have one scale and one mask."""
+    one, other = guide_site.scale, model_site.scale
+    numbers = not isinstance(one, Tensor) and not isinstance(other, Tensor)
+    scales = one is other or (numbers and bool(one == other))
+    return scales and guide_site.mask is model_site.mask
 
 
 def _check_reparameterised(guided: Mapping[str, Site]) -> None:

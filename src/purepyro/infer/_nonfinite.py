@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import attrs
@@ -12,12 +13,12 @@ from torch import Tensor
 
 from .._boundary import unvalidated
 from .._errors import DuplicateSiteError, ShapeError, SupportError, describe
-from .._execute import Setting, execute
 from .._sites import Site
 from .._trees import tensors_in
 from .._types import Params
 from ..random import Key
 from ..random._concrete import plain
+from ._both import BufferFlow, Pair
 from ._elbo import feeds_model
 
 OnNonfinite: TypeAlias = Literal["raise", "skip", "ignore"]
@@ -180,19 +181,28 @@ class Suspects:
         self, params: Params, key: Key, batch: Batch
     ) -> Iterable[tuple[str, Site]] | Iterable[tuple[str, Site | str]]:
         """The sites of the guide, then of the model; or the sentence that a run refused with."""
-        args, kwargs = batch
-        guided = execute(self.guide, key, args, kwargs, Setting(params=params)).sites
+        pair, flow = Pair(self.model, self.guide, params, *batch), BufferFlow(strict=False)
+        guided = pair.together(key, lambda both: _scored(both.run_guide(key).sites), flow)
         for site in guided.values():
             yield "guide", site
         values = {name: site.value for name, site in guided.items() if feeds_model(site)}
         try:
-            setting = Setting(params=params, values=values)
-            modelled = execute(self.model, key, args, kwargs, setting).sites
+            modelled = pair.together(
+                key, lambda both: _scored(both.run_model(key, values).sites), flow
+            )
         except SupportError as error:
             yield "model", str(error)
             return
         for site in modelled.values():
             yield "model", site
+
+
+def _scored(sites: dict[str, Site]) -> dict[str, Site]:
+    """Sites scored while their transforms remember them; what cannot be scored is told later."""
+    for site in sites.values():
+        with suppress(Exception):
+            site.log_density()
+    return sites
 
 
 def nonfinite_names(params: Params) -> list[str]:

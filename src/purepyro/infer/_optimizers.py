@@ -21,7 +21,8 @@ from .._errors import (
     describe,
     near,
 )
-from .._trees import named_leaves, scaled, tensors_in
+from .._recipes import Carried
+from .._trees import leaves_of, named_leaves, scaled, tensors_in, with_leaves
 from .._types import Params
 from ._patterns import chosen, require_matches
 
@@ -52,8 +53,52 @@ class Optimizer(Protocol):
         ...
 
 
-@attrs.frozen
-class PerParameter:
+@attrs.frozen(getstate_setstate=False)
+class Counted(Carried):
+    """An optimiser that counts its steps in a Python number, with a tensor in its place.
+
+    Only a tensor can be saved, stacked and compiled. It is of float64, since one minus a power of
+    nearly one has few digits left in float32.
+    """
+
+    optim: Optimizer
+
+    def init(self, params: Params) -> OptState:
+        """The first state."""
+        state = self.optim.init(params)
+        leaves = [
+            torch.tensor(leaf, dtype=torch.float64) if _is_count(leaf) else leaf
+            for leaf in leaves_of(state)
+        ]
+        return with_leaves(state, leaves)
+
+    def update(
+        self, gradients: Params, state: OptState, *, params: Params
+    ) -> tuple[Params, OptState]:
+        """What to add to the parameters, of their dtypes, and the next state."""
+        updates, state = _called(self.optim, gradients, state, params)
+        if isinstance(updates, Mapping) and updates.keys() == params.keys():
+            updates = {name: update.to(params[name].dtype) for name, update in updates.items()}
+        return updates, state
+
+
+def counted(optim: Optimizer) -> Optimizer:
+    """``optim``, with a tensor for each Python number in its state, if it has any."""
+    if isinstance(optim, Counted | PerParameter):
+        return optim
+    try:
+        state = optim.init({"x": torch.zeros(())})
+    except Exception:  # none that takes any parameters; the fit itself will tell
+        return optim
+    return Counted(optim) if any(map(_is_count, leaves_of(state))) else optim
+
+
+def _is_count(leaf: object) -> bool:
+    return isinstance(leaf, int) and not isinstance(leaf, bool)
+
+
+@attrs.frozen(getstate_setstate=False)
+class PerParameter(Carried):
     """Optimisers by pattern: each parameter belongs to the first pattern that matches its name."""
 
     optimizers: tuple[tuple[str, Optimizer], ...]
@@ -236,10 +281,7 @@ def descend(
 def _update(
     optim: Optimizer, gradients: Params, state: OptState, params: Params
 ) -> tuple[Params, OptState]:
-    if isinstance(optim, GradientTransformation):
-        updates, state = optim.update(gradients, state, params=params, inplace=False)
-    else:
-        updates, state = optim.update(gradients, state, params=params)
+    updates, state = _called(optim, gradients, state, params)
     if not isinstance(updates, Mapping) or updates.keys() != params.keys():
         given = sorted(updates) if isinstance(updates, Mapping) else describe(updates)
         raise DeclarationError(
@@ -248,3 +290,13 @@ def _update(
             "each parameter, by the same names."
         )
     return dict(updates), state
+
+
+def _called(
+    optim: Optimizer, gradients: Params, state: OptState, params: Params
+) -> tuple[Any, OptState]:
+    """What the optimiser itself returns."""
+    if isinstance(optim, GradientTransformation):
+        return optim.update(gradients, state, params=params, inplace=False)
+    found: tuple[Any, OptState] = optim.update(gradients, state, params=params)
+    return found

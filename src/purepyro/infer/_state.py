@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .._types import Params
+from .._types import Params, State
 from ..random import Key
 from ._optimizers import OptState
+
+_NO_BUFFERS: State = {}
 
 
 class SVIState(NamedTuple):
@@ -19,6 +21,9 @@ class SVIState(NamedTuple):
         opt_state: The optimiser's state.
         key: The run's key; step number ``i`` uses ``fold_in(key, i)``.
         step: How many steps were taken, an int64 scalar.
+        buffers: The buffers of the networks in model and guide (the statistics of BatchNorm), by
+            name. Each step takes them in and gives them out; particles have their own, of which
+            the mean comes out.
 
     Example:
         >>> import torch, torchopt
@@ -33,6 +38,7 @@ class SVIState(NamedTuple):
     opt_state: OptState
     key: Key
     step: Tensor
+    buffers: State = _NO_BUFFERS
 
 
 class SVIRunResult(NamedTuple):

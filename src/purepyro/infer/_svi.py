@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from functools import cached_property
 from itertools import chain, repeat
@@ -21,15 +22,18 @@ from .._errors import (
     describe,
     near,
 )
+from .._integers import whole
+from .._mapped import explained
+from .._recipes import Carried
 from .._sites import Site
 from .._trees import where
-from .._types import Params
+from .._types import Params, State
 from ..random import Key, fold_in, name_key, split
 from ..random._reuse import consume
 from ._batches import Rows, epochs_of
 from ._blocks import run_blocks
-from ._elbo import ELBO, Trace_ELBO
-from ._gradients import value_and_gradients
+from ._elbo import ELBO, LossOfParts, Trace_ELBO
+from ._gradients import value_and_gradients, without_gradient
 from ._nonfinite import (
     Batch,
     OnNonfinite,
@@ -39,7 +43,7 @@ from ._nonfinite import (
     all_finite,
     nonfinite_names,
 )
-from ._optimizers import Optimizer, PerParameter, check_optimizer, descend
+from ._optimizers import Optimizer, PerParameter, check_optimizer, counted, descend
 from ._patterns import as_patterns, chosen, require_matches
 from ._progress import Progress, not_compiled
 from ._start import Start
@@ -49,7 +53,9 @@ P = ParamSpec("P")
 
 
 def _as_optimizer(optim: Optimizer | Mapping[str, Optimizer]) -> Optimizer:
-    return PerParameter(tuple(optim.items())) if isinstance(optim, Mapping) else optim
+    if isinstance(optim, Mapping):
+        return PerParameter(tuple((name, counted(each)) for name, each in optim.items()))
+    return counted(optim)
 
 
 # From so many steps on a run is compiled.
@@ -63,8 +69,8 @@ class Graphs(NamedTuple):
     loop: Loop[SVIState]
 
 
-@attrs.frozen
-class SVI(Generic[P]):
+@attrs.frozen(getstate_setstate=False)
+class SVI(Carried, Generic[P]):
     """Fits a guide to a model, by pure functions of an explicit state.
 
     Attributes:
@@ -146,33 +152,45 @@ class SVI(Generic[P]):
             DeclarationError: if the optimiser would change the structure of the state.
         """
         consume(key, "SVI.init")
-        params = self._start.checked(key, Batch(args, kwargs), self._require_known)
+        batch = Batch(args, kwargs)
+        with explained():
+            params, buffers = self._start.checked(key, batch, self._require_known)
         learnt = self._learnt(params)
         opt_state = self.optim.init(learnt)
         check_optimizer(self.optim, opt_state, learnt)
         step = torch.zeros_like(key[0])  # under vmap one for each member, as the key is
-        return SVIState(params, opt_state, key, step)
+        state = SVIState(params, opt_state, key, step, buffers)
+        self._warn_of_unread(state, batch)
+        return state
 
     def step(
         self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[SVIState, Tensor]:
         """One step of the optimiser; returns the new state and the loss before the step."""
-        return self._descended(state, *self._gradients(state, *args, **kwargs))
+        with explained():
+            return self._descended(state, *self._gradients(state, *args, **kwargs))
 
     def _gradients(
         self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
-    ) -> tuple[Tensor, Params]:
-        """The loss of the next step, and its gradient by the parameters that are learnt."""
+    ) -> tuple[Tensor, Params, State]:
+        """The loss of the next step, its gradient by what is learnt, and the buffers after it."""
+        return value_and_gradients(
+            self._loss_of_learnt(state, *args, **kwargs), self._learnt(state.params)
+        )
+
+    def _loss_of_learnt(
+        self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
+    ) -> Callable[[Params], tuple[Tensor, State]]:
         key = fold_in(state.key, state.step)
 
-        def loss(learnt: Params) -> Tensor:
+        def loss(learnt: Params) -> tuple[Tensor, State]:
             params = {**state.params, **learnt} if self.frozen else learnt
-            return self._loss(params, key, *args, **kwargs)
+            return self._loss(params, key, state.buffers, *args, **kwargs)
 
-        return value_and_gradients(loss, self._learnt(state.params))
+        return loss
 
     def _descended(
-        self, state: SVIState, value: Tensor, gradients: Params
+        self, state: SVIState, value: Tensor, gradients: Params, buffers: State
     ) -> tuple[SVIState, Tensor]:
         """The state after a step along these gradients, and the loss ``value`` before it."""
         before = self._learnt(state.params)
@@ -181,14 +199,15 @@ class SVI(Generic[P]):
             good = all_finite((value, gradients, learnt))
             learnt = where(good, learnt, before)
             opt_state = where(good, opt_state, state.opt_state)
+            buffers = where(good, buffers, state.buffers)
         params = {**state.params, **learnt} if self.frozen else learnt
-        return SVIState(params, opt_state, state.key, state.step + 1), value
+        return SVIState(params, opt_state, state.key, state.step + 1, buffers), value
 
     def evaluate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         """The loss at ``state``, with the noise of its next step."""
         key = fold_in(state.key, state.step)
         with torch.no_grad():
-            return self._loss(state.params, key, *args, **kwargs)
+            return self._loss(state.params, key, state.buffers, *args, **kwargs)[0]
 
     def run(self, key: Key, num_steps: int, /, *args: P.args, **kwargs: P.kwargs) -> SVIRunResult:
         """Initialise from ``key`` and take ``num_steps`` steps, or fewer if ``callback`` says so.
@@ -197,14 +216,14 @@ class SVI(Generic[P]):
             SupportError: if a loss is not finite, unless ``on_nonfinite`` is set; it names the site
                 whose value, density or gradient went bad.
         """
-        check_count(num_steps, "num_steps")
+        num_steps = check_count(num_steps, "num_steps")
         return self.run_from(self.init(key, *args, **kwargs), num_steps, *args, **kwargs)
 
     def run_from(
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
         """:meth:`run`, going on from a state: of another run, or of a checkpoint."""
-        check_count(num_steps, "num_steps")
+        num_steps = check_count(num_steps, "num_steps")
         batch = Batch(args, kwargs)
         if self.callback is None and self._compiles(num_steps):
             try:
@@ -279,13 +298,13 @@ class SVI(Generic[P]):
         data_size: int | None,
         epochs: int,
     ) -> SVIRunResult:
-        check_count(epochs, "epochs")
+        epochs = check_count(epochs, "epochs")
 
         def look(batch: Batch) -> Mapping[str, Site]:
             if state is not None:
                 params = state.params
             else:
-                params = self._start.params(name_key(key, "init"), batch)
+                params, _ = self._start.values(name_key(key, "init"), batch)
             with torch.no_grad():
                 return self._look(params, name_key(key, "check"), batch)[0]
 
@@ -384,16 +403,46 @@ class SVI(Generic[P]):
 
         return trying
 
-    def _loss(self, params: Params, key: Key, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def _loss(
+        self, params: Params, key: Key, buffers: State, *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[Tensor, State]:
+        """The loss, and the buffers after its runs."""
         if self.on_nonfinite == "raise":
-            return self.loss.loss(self.model, self.guide, params, key, *args, **kwargs)
+            return self._plain_loss(params, key, buffers, *args, **kwargs)
         try:
             with unvalidated():
-                return self.loss.loss(self.model, self.guide, params, key, *args, **kwargs)
+                return self._plain_loss(params, key, buffers, *args, **kwargs)
         except SupportError:
             # A value outside its support has no density.
-            return sum(
+            nan = sum(
                 (value.sum() * torch.nan for value in params.values()), torch.tensor(torch.nan)
+            )
+            return nan, buffers
+
+    def _plain_loss(
+        self, params: Params, key: Key, buffers: State, *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[Tensor, State]:
+        if isinstance(self.loss, LossOfParts) and buffers:
+            return self.loss.loss_with_state(
+                self.model, self.guide, params, key, buffers, *args, **kwargs
+            )
+        return self.loss.loss(self.model, self.guide, params, key, *args, **kwargs), buffers
+
+    def _warn_of_unread(self, state: SVIState, batch: Batch) -> None:
+        """Warn of parameters that the loss does not depend on, which would never move."""
+        if is_transforming():
+            return
+        learnt = self._learnt(state.params)
+        loss: Callable[..., Callable[[Params], tuple[Tensor, State]]] = self._loss_of_learnt
+        unread = without_gradient(loss(state, *batch.args, **batch.kwargs), learnt)
+        if unread:
+            warnings.warn(
+                f"The loss does not depend on the parameters {unread}, so they keep their starting "
+                "values. Nothing in model or guide computes with them on these arguments, or what "
+                "does hides them (.detach(), torch.no_grad(), .item()). Remove them, or list them "
+                "in SVI(..., frozen=[...]) if that is meant.",
+                UserWarning,
+                stacklevel=3,
             )
 
     def _learnt(self, params: Params) -> Params:
@@ -447,10 +496,12 @@ _ADVICE = (
 )
 
 
-def check_count(count: object, name: str) -> None:
-    """Refuse a number of steps or epochs that is no number."""
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+def check_count(count: object, name: str) -> int:
+    """A number of steps or epochs as a plain int; refuse one that is no number."""
+    number = whole(count, 0)
+    if number is None:
         raise ShapeError(
             f"{name} is {describe(count)}, and a run takes a whole number of steps, forward. Give "
             f"an int {name} >= 0."
         )
+    return number

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._errors import describe
+from .._errors import DtypeError, ShapeError, SupportError, describe
+from .._integers import whole
 from ._bits import _host, _nodes
 from ._bits._constants import MASK64
 from ._concrete import outside_transforms, plain, readable
@@ -33,7 +34,7 @@ def split(key: Key, num: int = 2) -> Key:
 
     Raises:
         KeyTypeError: If `key` is no key.
-        ValueError: If `num` is not positive.
+        ShapeError: If `num` is not a positive integer.
 
     Example:
         >>> from purepyro import random
@@ -42,16 +43,18 @@ def split(key: Key, num: int = 2) -> Key:
         torch.Size([5, 2])
     """
     checked = check_key(key)
-    if num < 1:
-        raise ValueError(
-            f"`num` is {num}. A key splits into one new key or more. Write `random.split(key, 2)`."
+    count = whole(num, 1)
+    if count is None:
+        raise ShapeError(
+            f"`num` is {describe(num)}. A key splits into one new key or more. Write "
+            "`random.split(key, 2)`."
         )
     consume(checked, "split")
     pairs = readable(checked)
     if pairs is None:
-        index = torch.arange(num, device=checked.device)
+        index = torch.arange(count, device=checked.device)
         return as_key(_nodes.lanes(checked, index, "keys").movedim(-2, 0))
-    return _host_keys(_host.blocks(pairs, num), (num, *checked.shape))
+    return _host_keys(_host.blocks(pairs, count), (count, *checked.shape))
 
 
 @quiet
@@ -63,14 +66,16 @@ def fold_in(key: Key, data: int | Tensor) -> Key:
 
     Args:
         key: A key, or a stack of keys (*batch, 2).
-        data: An integer, taken modulo 2**64, or an integer tensor that broadcasts with *batch.
+        data: An integer of 64 bits, signed or unsigned, or an integer tensor that broadcasts with
+            *batch.
 
     Returns:
         Keys, (*batch, 2).
 
     Raises:
         KeyTypeError: If `key` is no key.
-        TypeError: If `data` is no integer.
+        DtypeError: If `data` is no integer.
+        SupportError: If it has more than 64 bits.
 
     Example:
         >>> from purepyro import random
@@ -81,9 +86,16 @@ def fold_in(key: Key, data: int | Tensor) -> Key:
     checked = check_key(key)
     if isinstance(data, Tensor):
         return _fold_in_tensor(checked, data)
-    if isinstance(data, bool) or not isinstance(data, int):
-        raise TypeError(_NO_INTEGER.format(describe(data)))
-    return fold_in_integer(checked, data)
+    number = whole(data)
+    if number is None:
+        raise DtypeError(_NO_INTEGER.format(describe(data)))
+    if not -(1 << 63) <= number <= MASK64:
+        raise SupportError(
+            f"`data` is {number}, which has more than 64 bits, so it would give the key of another "
+            "number. Fold it in part by part, `fold_in(fold_in(key, n >> 64), n % 2**64)`, or hash "
+            "a name, `random.name_key(key, str(n))`."
+        )
+    return fold_in_integer(checked, number)
 
 
 @quiet
@@ -137,7 +149,7 @@ def fold_in_integer(key: Key, data: int) -> Key:
 
 def _fold_in_tensor(key: Key, data: Tensor) -> Key:
     if data.dtype.is_floating_point or data.dtype.is_complex or data.dtype is torch.bool:
-        raise TypeError(_NO_INTEGER.format(describe(data)))
+        raise DtypeError(_NO_INTEGER.format(describe(data)))
     number = plain(data) if data.dim() == 0 else None
     if number is not None:
         with outside_transforms():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._errors import describe
+from .._errors import ShapeError, describe
+from .._integers import as_int_or_none, whole
 from ._bits import _integers, _words
 from ._bits._shape import Shape, flat, plan
 from ._key import Key, check_key
@@ -156,7 +157,8 @@ def randint(
     checked = check_key(key)
     consume(checked, "randint")
     shared = plan(checked, flat(shape))
-    return _integers.between(shared, low, high, dtype or torch.int32)
+    start, stop = as_int_or_none(low), as_int_or_none(high)
+    return _integers.between(shared, start, stop, dtype or torch.int32)
 
 
 @quiet
@@ -174,7 +176,7 @@ def permutation(key: Key, n: int) -> Tensor:
 
     Raises:
         KeyTypeError: If `key` is no key, or a stack of keys.
-        ValueError: If `n` is negative.
+        ShapeError: If `n` is no integer, or negative.
 
     Example:
         >>> from purepyro import random
@@ -183,11 +185,12 @@ def permutation(key: Key, n: int) -> Tensor:
     """
     checked = check_key(key, single=True)
     consume(checked, "permutation")
-    if n < 0:
-        raise ValueError(
-            f"`n` is {n}. There are no orders of fewer than no integers. Write n >= 0."
+    count = whole(n, 0)
+    if count is None:
+        raise ShapeError(
+            f"`n` is {describe(n)}. There are no orders of fewer than no integers. Write n >= 0."
         )
-    return _integers.permutation(checked, n)
+    return _integers.permutation(checked, count)
 
 
 def _floating(dtype: torch.dtype | None) -> torch.dtype:

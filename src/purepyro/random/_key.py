@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NewType, cast
 import torch
 from torch import Tensor
 
-from .._errors import KeyTypeError, describe
+from .._errors import KeyTypeError, SupportError, describe
+from .._integers import whole
 from ._bits._constants import MASK64
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def key(seed: int, *, device: torch.device | str | None = None) -> Key:
     """A new random key from a seed.
 
     Args:
-        seed: Any integer; it is taken modulo 2**64.
+        seed: An integer in [0, 2**64).
         device: Where the key lives, and with it what is drawn from it; the CPU by default.
 
     Returns:
@@ -39,6 +40,7 @@ def key(seed: int, *, device: torch.device | str | None = None) -> Key:
 
     Raises:
         KeyTypeError: If `seed` is not an integer.
+        SupportError: If it is negative, or has more than 64 bits.
 
     Example:
         >>> from purepyro import random
@@ -47,12 +49,19 @@ def key(seed: int, *, device: torch.device | str | None = None) -> Key:
         >>> random.uniform(random.key(0), 3)
         tensor([0.1559, 0.4132, 0.3425])
     """
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    number = whole(seed)
+    if number is None:
         raise KeyTypeError(
             f"`seed` is {describe(seed)}, of type {type(seed).__name__}. A key starts from an "
             "integer, so that it can be written down and used again. Write `random.key(0)`."
         )
-    return as_key(torch.tensor([signed(seed), 0], dtype=torch.int64, device=device or "cpu"))
+    if not 0 <= number <= MASK64:
+        raise SupportError(
+            f"`seed` is {number}, and a seed is in [0, 2**64), since a key has 64 bits for it. By "
+            "its last 64 bits alone it would be the same as another seed. If that will do, write "
+            "`random.key(seed % 2**64)`."
+        )
+    return as_key(torch.tensor([signed(number), 0], dtype=torch.int64, device=device or "cpu"))
 
 
 def check_key(key: object, where: str = "key", *, single: bool = False) -> Key:
@@ -98,7 +107,7 @@ def signed(word: int) -> int:
 
 
 def _not_a_tensor(key: object, where: str) -> str:
-    if isinstance(key, int) and not isinstance(key, bool):
+    if whole(key) is not None:
         return (
             f"`{where}` is the integer {key}. An integer is a seed, and a seed is not yet a key. "
             f"Write `random.key({key})`."

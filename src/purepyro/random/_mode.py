@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 from torch.overrides import TorchFunctionMode
 
@@ -19,6 +19,11 @@ from ._steady import STEADY
 T = TypeVar("T")
 
 
+Rewrite: TypeAlias = Callable[
+    [Callable[..., Any], Sequence[Any], Mapping[str, Any]], tuple[Sequence[Any], Mapping[str, Any]]
+]
+
+
 class _Thread(threading.local):
     """The innermost mode that is on in this thread."""
 
@@ -29,12 +34,19 @@ _THREAD = _Thread()
 
 
 class KeyedRandom(TorchFunctionMode):
-    """The mode behind `keyed`."""
+    """The mode behind `keyed`.
 
-    def __init__(self, key: Key, *, steady: bool = False) -> None:
+    Args:
+        key: Where the first call draws from.
+        steady: Whether results are the same to the last bit under vmap.
+        rewrite: Other arguments for each function of torch that is called.
+    """
+
+    def __init__(self, key: Key, *, steady: bool = False, rewrite: Rewrite | None = None) -> None:
         super().__init__()
         self.source = KeySource(key)
         self.steady = steady
+        self._rewrite = rewrite
         self._outer: list[KeyedRandom | None] = []
 
     def __enter__(self) -> Self:
@@ -56,7 +68,9 @@ class KeyedRandom(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> object:
-        named = kwargs or {}
+        named: Mapping[str, Any] = kwargs or {}
+        if self._rewrite is not None:
+            args, named = self._rewrite(func, args, named)
         handler = KEYED.get(func)
         if handler is not None:
             _refuse_generator(func, named)

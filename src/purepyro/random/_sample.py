@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 from torch import Tensor
 
 from .._errors import UnsupportedDistributionError
+from ._bits._shape import flat
 from ._boundary import own_draw, part, reparameterised
 from ._distributions._composed import of_base
 from ._distributions._entries import COMPOSED, KEYLESS, LEAVES, UNSUPPORTED, Composed, Leaf
@@ -40,6 +41,7 @@ def sample(key: Key, distribution: object, sample_shape: Sequence[int] = ()) -> 
 
     Raises:
         KeyTypeError: If `key` is no key, or a stack of keys.
+        ShapeError: If `sample_shape` is no shape.
         UnsupportedDistributionError: If the distribution cannot be drawn from a key.
 
     Example:
@@ -53,7 +55,7 @@ def sample(key: Key, distribution: object, sample_shape: Sequence[int] = ()) -> 
         >>> torch.vmap(lambda key: random.sample(key, beta))(keys).shape
         torch.Size([4, 2])
     """
-    return draw_distribution(_consumed(key), distribution, tuple(sample_shape))
+    return draw_distribution(_consumed(key), distribution, flat((sample_shape,)))
 
 
 @quiet

@@ -5,18 +5,31 @@ from __future__ import annotations
 import torch
 
 from ._bits._constants import CALLS
-from ._derive import fold_in_integer
+from ._derive import fold_in_integer, name_key
 from ._key import Key, as_key
 
 
 class KeySource:
-    """The keys of successive random calls: the key itself, then `fold_in(key, CALLS + j)`."""
+    """The keys of successive random calls: the key itself, then `fold_in(key, CALLS + j)`.
 
-    __slots__ = ("calls", "key")
+    Args:
+        key: The first of them.
+        name: Take `name_key(key, name)` for the key; worked out when it is needed.
+    """
 
-    def __init__(self, key: Key) -> None:
-        self.key = key
+    __slots__ = ("_key", "_name", "calls")
+
+    def __init__(self, key: Key, name: str | None = None) -> None:
+        self._key = key
+        self._name = name
         self.calls = 0
+
+    @property
+    def key(self) -> Key:
+        """The key that all others come from."""
+        if self._name is not None:
+            self._key, self._name = name_key(self._key, self._name), None
+        return self._key
 
     def next_key(self, device: torch.device | None = None) -> Key:
         """The key of the next random call, on `device`."""

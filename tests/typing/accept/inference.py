@@ -21,6 +21,7 @@ from purepyro.infer import (
     SVIRunResult,
     SVIState,
     Trace_ELBO,
+    TraceEnum_ELBO,
 )
 
 
@@ -100,3 +101,9 @@ assert_type(
     Predictive(function, posterior_samples=draws, return_sites=["obs"], chunk_size=5)(key, x),
     dict[str, Tensor],
 )
+
+# Responsibilities: draws and distributions of sites that are summed out.
+enumerating = TraceEnum_ELBO()
+responsibilities = enumerating.compute_marginals(model, guide, state.params, key, x, y)
+assert_type(responsibilities["k"].probs, Tensor)
+assert_type(enumerating.sample_posterior(model, guide, state.params, key, x, y), dict[str, Tensor])

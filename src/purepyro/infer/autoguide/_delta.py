@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ParamSpec
+from typing import ClassVar, ParamSpec
 
 import pyro
 import pyro.distributions as dist
@@ -46,6 +46,8 @@ class AutoDelta(ModelGuide[P]):
         >>> apply(guide, init(guide, key), key)
         {'rate': tensor(3.)}
     """
+
+    needs_no_mode: ClassVar[bool] = True
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Tensor]:
         """The point; returns the sites' values by name."""

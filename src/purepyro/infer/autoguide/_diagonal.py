@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ParamSpec
+from typing import ClassVar, ParamSpec
 
 import pyro.distributions as dist
 import torch
@@ -48,6 +48,8 @@ class AutoDiagonalNormal(JointGuide[P]):
         >>> constrain(guide, init(guide, random.key(0)))
         {'locs.a': tensor(0.), 'locs.b': tensor(0.), 'auto_scale': tensor([0.1000, 0.1000])}
     """
+
+    needs_no_mode: ClassVar[bool] = True
 
     init_scale: float = static(default=0.1)
 

@@ -101,8 +101,8 @@ class _Begin:
         key = self._start.key
         # Adding a part of the key makes tensors of their own that are batched where the key is.
         values = {
-            name: own.detach() + (0 * key[0]).to(own)
-            for name, own in self._transform.named_parameters()
+            name: own + (0 * key[0]).to(own)
+            for name, own in ((n, p.detach()) for n, p in self._transform.named_parameters())
         }
         with KeyedRandom(name_key(key, "auto_transform")), torch.no_grad():
             for module in _with(self._transform, values).modules():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ParamSpec
+from typing import ClassVar, ParamSpec
 
 import pyro.distributions as dist
 import torch
@@ -13,7 +13,7 @@ from torch.distributions import transform_to
 
 from ..._apply import record
 from ..._errors import SupportError
-from ..._execute import Setting, execute
+from ..._execute import Call, Setting, execute, jointly
 from ..._types import Params, Values
 from ...random import key
 from ...random._concrete import plain
@@ -58,6 +58,8 @@ class AutoLaplaceApproximation(JointGuide[P]):
         tensor([1.9996])
     """
 
+    needs_no_mode: ClassVar[bool] = True
+
     def posterior(self, latents: list[Latent], start: Start) -> TorchDistributionMixin:
         return dist.Delta(self.loc(latents, start), event_dim=1)
 
@@ -88,7 +90,15 @@ class AutoLaplaceApproximation(JointGuide[P]):
             laws = {latent.name: pushed(latent, z) for latent, z in parts_of(flat, latents)}
             values = {name: law.v for name, law in laws.items()}
             setting = Setting(params=params, values=values, draws=False)
-            density = record(execute(self.model, key(0), args, kwargs, setting).sites).log_density
+            density = jointly(
+                (self.model,),
+                Call(key(0), args, kwargs, params),
+                lambda joint: (
+                    record(
+                        execute(self.model, key(0), args, kwargs, setting, joint).sites
+                    ).log_density
+                ),
+            )
             jacobian = sum((law.log_density.sum() for law in laws.values()), torch.zeros(()))
             return jacobian - density
 

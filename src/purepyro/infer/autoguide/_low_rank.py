@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ParamSpec
+from typing import ClassVar, ParamSpec
 
 import pyro.distributions as dist
 import torch
@@ -51,6 +51,8 @@ class AutoLowRankMultivariateNormal(JointGuide[P]):
         >>> {name: list(value.shape) for name, value in params.items()}
         {'locs.z': [9], 'auto_scale': [9], 'auto_cov_factor': [9, 3]}
     """
+
+    needs_no_mode: ClassVar[bool] = True
 
     init_scale: float = static(default=0.1)
     rank: int | None = static(default=None)

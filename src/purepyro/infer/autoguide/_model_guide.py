@@ -101,7 +101,10 @@ class PlatesOfRun:
             for frame in latent.plates:
                 if frame.name not in self._plates:
                     self._plates[frame.name] = pyro.plate(
-                        frame.name, frame.full_size, subsample_size=frame.size, dim=frame.dim
+                        frame.name,
+                        frame.full_size or frame.size,
+                        subsample_size=frame.size,
+                        dim=frame.dim,
                     )
                 stack.enter_context(self._plates[frame.name])
             yield

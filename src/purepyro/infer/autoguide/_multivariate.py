@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ParamSpec
+from typing import ClassVar, ParamSpec
 
 import pyro.distributions as dist
 import torch
@@ -49,6 +49,8 @@ class AutoMultivariateNormal(JointGuide[P]):
         >>> {name: list(value.shape) for name, value in params.items()}
         {'locs.weights': [2], 'auto_scale': [2], 'auto_scale_tril': [2, 2]}
     """
+
+    needs_no_mode: ClassVar[bool] = True
 
     init_scale: float = static(default=0.1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import ParamSpec
+from typing import ClassVar, ParamSpec
 
 import pyro
 import pyro.distributions as dist
@@ -50,6 +50,8 @@ class AutoNormal(ModelGuide[P]):
         >>> constrain(guide, init(guide, random.key(0)))
         {'locs.scale': tensor(0.), 'scales.scale': tensor(0.1000)}
     """
+
+    needs_no_mode: ClassVar[bool] = True
 
     init_scale: float = static(default=0.1)
 

@@ -137,13 +137,21 @@ def _declared_sites(root: Node | None) -> set[str]:
 def _latent(site: Site, fault: str | None, *, declared: bool) -> Latent:
     support: Constraint = site.fn.support
     event_dim, shape = site.fn.event_dim, list(site.value.shape)
-    for frame in site.plates:
+    # A plate without a size has that of its sites.
+    plates = tuple(
+        frame
+        if frame.size != -1 or frame.dim is None
+        else frame._replace(size=shape[frame.dim - event_dim], full_size=None)
+        for frame in site.plates
+        if frame.size != -1 or (frame.dim is not None and len(shape) >= event_dim - frame.dim)
+    )
+    for frame in plates:
         if frame.dim is not None and frame.full_size is not None:
             shape[frame.dim - event_dim] = frame.full_size
     full = torch.Size(shape)
     return Latent(
         site.name,
-        site.plates,
+        plates,
         support,
         event_dim,
         full,

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ..._errors import describe
+from ..._errors import ShapeError, describe
+from ..._integers import whole
 from .._key import Key
 
 Shape = int | Sequence[int]
@@ -24,10 +25,18 @@ class Plan(NamedTuple):
 
 
 def flat(shape: tuple[Shape, ...]) -> tuple[int, ...]:
-    """The shape that `*shape` means: some integers, or one sequence of them."""
-    if len(shape) == 1 and not isinstance(shape[0], int):
-        return tuple(shape[0])
-    return tuple(size for size in shape if isinstance(size, int))
+    """The shape that `*shape` means: some integers, or one sequence of them.
+
+    Raises:
+        ShapeError: If one of them is no integer, or negative.
+    """
+    first = shape[0] if len(shape) == 1 else shape
+    sizes = first if isinstance(first, Sequence) else shape
+    found = [whole(size, 0) for size in sizes]
+    wanted = tuple(size for size in found if size is not None)
+    if len(wanted) < len(found):
+        raise _no_shape(sizes, sizes[found.index(None)])
+    return wanted
 
 
 def broadcast(*shapes: Sequence[int]) -> tuple[int, ...]:
@@ -43,20 +52,31 @@ def plan(key: Key, shape: tuple[int, ...]) -> Plan:
     are drawn by each key from its own stream.
 
     Raises:
-        ValueError: If the batch of keys does not broadcast with the leading dimensions.
+        ShapeError: If a size is negative, or the batch of keys does not broadcast with the leading
+            dimensions.
     """
+    if min(shape, default=0) < 0:
+        raise _no_shape(shape, min(shape))
     batch = tuple(key.shape[:-1])
     if not batch:
         return Plan(key, prod(shape), shape)
     if len(batch) > len(shape):
-        raise ValueError(_mismatch(key, shape))
+        raise ShapeError(_mismatch(key, shape))
     lead = len(batch)
     while lead and batch[lead - 1] == 1:
         lead -= 1
     if any(have not in (1, want) for have, want in zip(batch[:lead], shape, strict=False)):
-        raise ValueError(_mismatch(key, shape))
+        raise ShapeError(_mismatch(key, shape))
     keys = key.reshape(*batch[:lead], 2).expand((*shape[:lead], 2))
     return Plan(keys, prod(shape[lead:]), shape)
+
+
+def _no_shape(shape: object, size: object) -> ShapeError:
+    return ShapeError(
+        f"The shape to draw is {describe(shape)}, and {describe(size)} is no size. A draw has a "
+        "whole number of elements, 0 or more, in each dimension. Write integers, "
+        "`random.normal(key, 2, 3)`, or one tuple of them."
+    )
 
 
 def _mismatch(key: Key, shape: tuple[int, ...]) -> str:
