@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import pyro
 import torch
+from pyro import poutine
 from pyro.distributions import constraints
 from pyro.infer.elbo import ELBO
 from pyro.infer.util import torch_item
@@ -212,8 +213,10 @@ class Ours(ELBO):
         return self._method("compute_marginals", model, guide, args, kwargs)
 
     def sample_posterior(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Any:
-        """The same."""
-        return self._method("sample_posterior", model, guide, args, kwargs)
+        """The same; Pyro's then returns what the model does at the draws."""
+        draws = self._method("sample_posterior", model, guide, args, kwargs)
+        guided = poutine.trace(guide).get_trace(*args, **kwargs)
+        return poutine.replay(poutine.condition(model, data=draws), guided)(*args, **kwargs)
 
     def _method(
         self, name: str, model: Any, guide: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]

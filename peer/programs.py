@@ -429,13 +429,14 @@ def _sparse_gamma(example: ModuleType) -> Cases:
         "auto": AutoDiagonalNormal(made.model, init_loc_fn=init_to_feasible),
     }
     for name, guide in guides.items():
-        yield Case(
-            name=f"sparse_gamma_def, {name} guide",
-            model=made.model,
-            guide=guide,
-            loss="TraceMeanField_ELBO",
-            args=(x,),
-        )
+        for loss in ("TraceMeanField_ELBO", "Trace_ELBO"):
+            yield Case(
+                name=f"sparse_gamma_def, {name} guide, {loss}",
+                model=made.model,
+                guide=guide,
+                loss=loss,
+                args=(x,),
+            )
 
 
 @_program("sparse_regression.py", torch.float32)
