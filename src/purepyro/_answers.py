@@ -13,9 +13,13 @@ from functools import partial
 from typing import TypeGuard
 
 import torch
-from pyro.distributions import constraints, is_validation_enabled
+from pyro.distributions import ImproperUniform, constraints, is_validation_enabled
+from pyro.distributions.torch_distribution import (
+    ExpandedDistribution,
+    MaskedDistribution,
+)
 from torch import Tensor, nn
-from torch.distributions import transform_to
+from torch.distributions import Independent, transform_to
 from torch.distributions.constraints import Constraint
 
 from ._boundary import (
@@ -32,6 +36,7 @@ from ._boundary import (
     module_being_registered,
     plate_rows,
     plates_under_enumeration,
+    refuse_setup,
     registered,
     unchecking,
 )
@@ -45,12 +50,13 @@ from ._errors import (
     describe,
     near,
 )
-from ._sites import is_exempt
+from ._sites import feasible, is_exempt
 from ._substitute import Substitution
 from ._valid import require_valid_arguments, require_valid_value
 from .random import Key, name_key
 from .random._concrete import plain
 from .random._mode import KeyedRandom, draw
+from .random._quiet import quiet
 from .random._sample import draw_distribution
 
 # Which key draws the rows of plates, if it is not the run's.
@@ -108,6 +114,7 @@ class Answers:
 
     def answer(self, msg: Msg) -> bool:
         """Serve a message that no handler served; ``False`` if it is none of ours."""
+        refuse_setup()
         if msg["type"] == "sample":
             blind = is_mapped()  # torch's own checks are off
             fn = msg["fn"] if blind and self.validates and not is_exempt(msg) else None
@@ -155,6 +162,8 @@ class Answers:
         try:
             return draw_distribution(key, fn)
         except UnsupportedDistributionError as error:
+            if self._collect and is_improper(fn):  # a first look goes on from any value
+                return feasible(fn)
             raise UnsupportedDistributionError(f"The site {name!r}: {error}") from None
 
     def _param(self, msg: Msg) -> Tensor:
@@ -251,6 +260,13 @@ def _is_parameter(value: object) -> TypeGuard[nn.Parameter]:
     return isinstance(value, Tensor) and isinstance(value, nn.Parameter)
 
 
+def is_improper(fn: object) -> bool:
+    """Whether a distribution has no draws since its density cannot be normalised."""
+    while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
+        fn = fn.base_dist
+    return isinstance(fn, ImproperUniform)
+
+
 def _map(constraint: Constraint, unconstrained: Tensor) -> Tensor:
     value: Tensor = transform_to(constraint)(unconstrained)
     return value
@@ -261,6 +277,7 @@ def _unmap(constraint: Constraint, value: Tensor) -> Tensor:
     return unconstrained
 
 
+@quiet
 def _check_initial(name: str, value: Tensor, constraint: Constraint) -> None:
     seen = plain(value.detach())
     if seen is None:

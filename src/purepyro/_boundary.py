@@ -19,11 +19,18 @@ import pyro
 import pyro.nn.module as pyro_module
 import torch
 from pyro.distributions import Delta, Distribution, Unit
-from pyro.distributions.torch_distribution import MaskedDistribution, TorchDistributionMixin
+from pyro.distributions.torch_distribution import (
+    ExpandedDistribution,
+    MaskedDistribution,
+    TorchDistributionMixin,
+)
 from pyro.distributions.util import scale_and_mask as _scale_and_mask
+from pyro.infer.autoguide.gaussian import AutoGaussian
+from pyro.infer.autoguide.guides import AutoContinuous, prototype_hide_fn
 from pyro.infer.util import MultiFrameTensor
 from pyro.ops.tensor_utils import periodic_repeat
 from pyro.poutine import runtime
+from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.indep_messenger import CondIndepStackFrame, IndepMessenger
@@ -31,7 +38,7 @@ from pyro.poutine.markov_messenger import MarkovMessenger
 from pyro.poutine.mask_messenger import MaskMessenger
 from pyro.poutine.messenger import Messenger, _bound_partial
 from pyro.poutine.scale_messenger import ScaleMessenger
-from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from pyro.poutine.trace_messenger import TraceHandler
 from torch import Tensor, nn
 from torch.distributions import Distribution as TorchDistribution
@@ -275,6 +282,37 @@ def plate_rows(fn: object) -> int | None:
     """How many rows the plate of this index draw says it takes; ``None`` if it does not say."""
     rows: int | None = fn.subsample_size if isinstance(fn, _Subsample) else None
     return rows
+
+
+def plate_indices() -> dict[str, Tensor]:
+    """The indices of all plates that are open, by name; those without a size have none."""
+    found: dict[str, Tensor] = {}
+    for handler in runtime._PYRO_STACK:
+        if isinstance(handler, SubsampleMessenger) and handler._indices is not None:
+            indices: object = handler._indices
+            found[handler.name] = torch.as_tensor(indices)
+    return found
+
+
+def indices_of(plate: SubsampleMessenger) -> Tensor:
+    """The indices of a plate with a size."""
+    return torch.as_tensor(cast("Any", plate._indices))
+
+
+def batch_mask(fn: object) -> Tensor | bool | None:
+    """The mask that a distribution brings along, by element of its batch."""
+    mask: Tensor | bool | None = None
+    while isinstance(fn, MaskedDistribution | ExpandedDistribution):
+        if isinstance(fn, MaskedDistribution):
+            mask = both_masks(mask, fn._mask)
+        fn = fn.base_dist
+    return mask
+
+
+def stored_params() -> dict[str, Tensor]:
+    """The unconstrained parameters in Pyro's own store."""
+    params: dict[str, Tensor] = dict(_STORE._params)
+    return params
 
 
 def wrapped_by(fn: object) -> object | None:
@@ -579,15 +617,45 @@ def unvalidated() -> Iterator[None]:
         yield
 
 
+_PROTOTYPES = (prototype_hide_fn, cast("Any", AutoGaussian)._prototype_hide_fn)
+
+
+def refuse_setup() -> None:
+    """Refuse a guide of Pyro's that runs its model for the first time, before it takes any note.
+
+    Raises:
+        DeclarationError: if one is doing so.
+    """
+    for handler in runtime._PYRO_STACK:
+        if not isinstance(handler, BlockMessenger) or handler.hide_fn not in _PROTOTYPES:
+            continue
+        guide = _setting_up()
+        of_all = isinstance(guide, AutoContinuous)
+        name = f"{type(guide).__name__}.{'loc' if of_all else 'locs.<site>'}"
+        raise DeclarationError(_adoption_message(name))
+
+
+def _setting_up() -> object:
+    """The guide of Pyro's that is in its first call, further down Python's own stack."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_name != "_setup_prototype":
+        frame = frame.f_back
+    return frame.f_locals.get("self")
+
+
+def _adoption_message(name: str) -> str:
+    return (
+        f"The parameter {name!r} is made by a PyroModule in its first call, as Pyro's guides do: "
+        "it would keep this run's numbers for itself. Call it once outside of apply and init, "
+        "`guide(*args)`; from then on it runs in them."
+    )
+
+
 def let_not_adopt(value: Tensor, name: str) -> Tensor:
     """``value``, so marked that a PyroModule which sets itself up in a run says why it cannot."""
 
     def unconstrained() -> Tensor:
-        raise DeclarationError(
-            f"The parameter {name!r} is made by a PyroModule in its first call, as Pyro's guides "
-            "do: it would keep this run's numbers for itself. Call it once outside of apply and "
-            "init, `guide(*args)`; from then on it runs in them."
-        )
+        raise DeclarationError(_adoption_message(name))
 
     marked = value.view_as(value)
     setattr(marked, "unconstrained", unconstrained)  # noqa: B010

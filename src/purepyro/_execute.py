@@ -26,7 +26,7 @@ from ._errors import DeclarationError, describe
 from ._inputs import Inputs
 from ._nets import ACTIVE, Nets
 from ._node import Node
-from ._scope import FIELDS, GIVEN
+from ._scope import FIELDS, GIVEN, RUNNING, Running
 from ._sites import Recorder, Site
 from ._skeleton import forget_compiled, refuse_script
 from ._snapshot import Snapshot
@@ -262,6 +262,7 @@ def _run(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) ->
     given = None if setting.collect else frozenset(setting.params)
     fields: set[str] = set()
     nets = Nets(joint.substitution, buffers)
+    running = RUNNING.set(Running(call.key, setting.params, setting.collect, answers.params_read))
     tokens = ACTIVE.set(nets), GIVEN.set(given), FIELDS.set(fields)
     joint.mode.source = KeySource(call.key, "<torch>")
     try:
@@ -285,6 +286,7 @@ def _run(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) ->
         ACTIVE.reset(tokens[0])
         GIVEN.reset(tokens[1])
         FIELDS.reset(tokens[2])
+        RUNNING.reset(running)
         buffers.finish()
     if recorder.holds_networks:
         joint.stay_redirected()

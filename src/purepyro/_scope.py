@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Protocol
@@ -42,6 +43,26 @@ class Declaration(Protocol):
 # The names of the parameters given to the run under way; None outside of runs, and where a run
 # may start new ones. A guide looks here for the sites it was fitted to.
 GIVEN: ContextVar[frozenset[str] | None] = ContextVar("purepyro_given", default=None)
+
+
+@attrs.frozen
+class Running:
+    """What the run under way was given: a guide runs its model with the same.
+
+    Attributes:
+        key: The key.
+        params: The parameters.
+        collects: Whether the run may start new ones.
+        params_read: The names of those that were asked for so far; a run inside adds its own.
+    """
+
+    key: Tensor
+    params: Mapping[str, Tensor]
+    collects: bool
+    params_read: set[str]
+
+
+RUNNING: ContextVar[Running | None] = ContextVar("purepyro_running", default=None)
 
 
 # The paths of the fields read in the run under way; None outside of runs.

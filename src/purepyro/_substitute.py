@@ -36,31 +36,23 @@ _OF_THE_ORIGINAL = frozenset(
     }
 )
 # What looks at a parameter without computing with it, or makes a constant of it on purpose.
-_HARMLESS = (
-    frozenset(
-        getattr_static(Tensor, name).__get__
-        for name in ("shape", "dtype", "device", "ndim", "layout", "grad", "grad_fn", "data")
-    )
-    | frozenset(
-        getattr(torch, f"{name}_like")
-        for name in ("zeros", "ones", "empty", "full", "rand", "randn")
-    )
-    | frozenset(
-        getattr(Tensor, name)
-        for name in (
-            *("dim", "size", "numel", "stride", "detach", "is_floating_point", "is_complex"),
-            *(
-                "element_size",
-                "__len__",
-                "__repr__",
-                "data_ptr",
-                "storage_offset",
-                "untyped_storage",
-            ),
-            *("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"),
-            *("__deepcopy__", "__reduce_ex__"),
-        )
-    )
+_GETTERS = (
+    "shape dtype device ndim layout grad grad_fn data is_nested is_sparse is_quantized is_cuda"
+)
+_METHODS = (
+    "dim size numel stride detach is_floating_point is_complex element_size __len__ __repr__ "
+    "data_ptr storage_offset untyped_storage is_contiguous is_inference __deepcopy__ __reduce_ex__ "
+    "new_zeros new_ones new_empty new_full new_tensor"
+)
+_FUNCTIONS = (
+    "zeros_like ones_like empty_like full_like rand_like randn_like is_floating_point is_complex "
+    "numel _has_compatible_shallow_copy_type"  # the last is asked by nn.Module.to
+)
+_HARMLESS: frozenset[object] = frozenset(
+    [getattr_static(Tensor, name).__get__ for name in _GETTERS.split()]
+    + [getattr_static(Tensor, "data").__set__]
+    + [getattr(Tensor, name) for name in _METHODS.split()]
+    + [getattr(torch, name) for name in _FUNCTIONS.split() if hasattr(torch, name)]
 )
 
 

@@ -8,8 +8,9 @@ from contextlib import nullcontext
 
 import attrs
 import torch
+from torch import Tensor
 
-from .._boundary import unvalidated
+from .._boundary import is_transforming, unvalidated
 from .._buffers import Buffers
 from .._errors import PurepyroError, ShapeError, SupportError, describe
 from .._execute import root_of
@@ -18,8 +19,9 @@ from .._init import initial
 from .._sites import Site
 from .._types import Params, State
 from ..random import Key, name_key
-from ._elbo import run_both
+from ._elbo import log_densities, run_both, total
 from ._nonfinite import Batch, OnNonfinite, Suspects, at_init, has_nan
+from ._saddle import is_point, stuck_at
 
 
 @attrs.frozen
@@ -73,13 +75,14 @@ class Start:
             batch: The arguments.
             check: Refuses parameters for other reasons.
         """
-        seen, fault = name_key(key, "check"), None
+        seen, fault, point = name_key(key, "check"), None, False
         try:
             with unvalidated() if self.on_nonfinite == "ignore" else nullcontext(), torch.no_grad():
                 params, buffers = self.values(name_key(key, "init"), batch)
                 check(params)
                 model_sites, guide_sites = self.look(params, seen, batch)
                 warn_without_data(model_sites)
+                point = is_point(guide_sites)
                 sites = (*guide_sites.values(), *model_sites.values())
                 # Scoring the sites is what makes Pyro check their values, for skipping too.
                 bad = self.on_nonfinite != "ignore" and any(has_nan(site) for site in sites)
@@ -96,7 +99,33 @@ class Start:
             raise SupportError(at_init(fault)) from error
         if fault is not None:
             raise SupportError(at_init(fault))
+        if point and not is_transforming():
+            self._warn_if_stuck(params, seen, batch)
         return params, buffers
+
+    def _warn_if_stuck(self, params: Params, key: Key, batch: Batch) -> None:
+        """Warn of a start without a gradient, from which no step would lead away."""
+
+        def loss(params: Params) -> Tensor:
+            of_model, of_guide = self.look(params, key, batch)
+            return total(log_densities(of_guide)) - total(log_densities(of_model))
+
+        try:
+            with unvalidated():
+                stuck = stuck_at(loss, params, key)
+        except (ValueError, RuntimeError):  # the steps themselves will say so
+            return
+        if stuck:
+            names = ", ".join(map(repr, stuck[:4])) + (", ..." if len(stuck) > 4 else "")
+            warnings.warn(
+                f"The fit starts at a saddle: the gradients of {names} are exactly zero there, "
+                "though the loss is lower nearby, so they would never move (a network whose "
+                "weights are all zero computes the same with any of them changed). Start the guide "
+                "elsewhere, by init_loc_fn=init_to_sample or init_to_uniform; in an ensemble, that "
+                "also makes members differ.",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _require_one_owner(model: Buffers, guide: Buffers) -> None:
