@@ -59,6 +59,12 @@ REASONS = (
         differs=True,
     ),
     Reason(
+        "A batch dimension without a plate",
+        r"RUNS: Pyro refuses this",
+        r"plate_dim_error",
+        differs=True,
+    ),
+    Reason(
         "The dimension of vectorised particles",
         r"assert torch\.Size",
         r"vectorized_num_particles",
