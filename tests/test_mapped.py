@@ -439,3 +439,23 @@ def test_the_variance_of_a_members_own_student_t(key: random.Key) -> None:
     assert bool((aleatoric > 1).all())
     followed = mapped.predictive(state, map="loop").predict(key, None)
     assert torch.equal(followed.aleatoric, aleatoric)
+
+
+def test_a_distribution_told_not_to_validate_takes_any_value_in_wrappers(key: random.Key) -> None:
+    """As a VAE's pixels between 0 and 1; torch's wrappers do not look at values themselves."""
+    x = torch.tensor([[0.25, 0.75, 0.5]] * 2)
+    mask = torch.tensor([True, False])
+
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pixel = dist.Bernoulli(torch.sigmoid(z), validate_args=False)
+        with pyro.plate("rows", 2):
+            pyro.sample("x", pixel.expand([2, 3]).to_event(1).mask(mask), obs=x)
+
+    def guide() -> None:
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    seen = [
+        Trace_ELBO(num_particles=2, map=how).loss(model, guide, {}, key) for how in ("vmap", "loop")
+    ]
+    torch.testing.assert_close(*seen)
