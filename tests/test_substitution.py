@@ -338,3 +338,60 @@ def test_a_step_with_nothing_to_learn_is_a_step() -> None:
     state, loss = svi.step(svi.init(KEY))
     torch.testing.assert_close(loss, -dist.Normal(0.0, 1.0).log_prob(torch.tensor(1.0)))
     assert int(state.step) == 1
+
+
+def test_a_read_without_a_start_has_the_constraint_that_the_other_said() -> None:
+    def model(y: Tensor) -> None:
+        scale = pyro.param("scale")
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(z, scale), obs=y)
+
+    def guide(y: Tensor) -> None:
+        pyro.param("scale", torch.tensor(2.0), constraint=constraints.positive)
+        pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.5)), 1.0))
+
+    y, loss = torch.tensor(1.0), Trace_ELBO()
+    params = {"scale": torch.tensor(3.0).log(), "loc": torch.tensor(0.5)}
+    z = random.sample(random.name_key(KEY, "z"), dist.Normal(0.5, 1.0))
+    expected = dist.Normal(0.5, 1.0).log_prob(z) - dist.Normal(0.0, 1.0).log_prob(z)
+    expected = expected - dist.Normal(z, 3.0).log_prob(y)
+    torch.testing.assert_close(loss.loss(model, guide, params, KEY, y), expected)
+    # The other way round, where the guide, which runs first, reads what the model starts.
+    torch.testing.assert_close(
+        loss.loss(_with_z(guide, model), _reading(guide), params, KEY, y),
+        loss.loss(_with_z(guide, model), guide, params, KEY, y),
+    )
+    state = SVI(model, guide, torchopt.adam(0.1)).init(KEY, y)
+    torch.testing.assert_close(state.params["scale"].exp(), torch.tensor(2.0))
+    with pytest.raises(MissingNameError, match=r"pyro\.param\('scale'\).*constraint=\.\.\."):
+        apply(model, {"scale": torch.tensor(0.0)}, KEY, y)
+
+
+def _with_z(
+    guide: Callable[[Tensor], None], model: Callable[[Tensor], None]
+) -> Callable[[Tensor], None]:
+    def both(y: Tensor) -> None:
+        pyro.param("scale", torch.tensor(2.0), constraint=constraints.positive)
+        model(y)
+
+    return both
+
+
+def _reading(guide: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
+    def reads(y: Tensor) -> None:
+        assert bool(pyro.param("scale") > 0)
+        pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.5)), 1.0))
+
+    return reads
+
+
+def test_a_sequence_of_no_certain_length() -> None:
+    hmm = dist.DiscreteHMM(
+        torch.zeros(2), torch.zeros(2, 2), dist.Normal(torch.tensor([0.0, 1.0]), 1.0)
+    )
+
+    def model(y: Tensor) -> None:
+        pyro.sample("y", hmm, obs=y)
+
+    y = torch.ones(5)
+    torch.testing.assert_close(log_density(model, {}, {}, y), hmm.log_prob(y))

@@ -38,6 +38,7 @@ from ._boundary import (
     plates_under_enumeration,
     refuse_setup,
     registered,
+    takes_any_length,
     unchecking,
 )
 from ._dense import require_real
@@ -86,6 +87,9 @@ class Answers:
         draws: Whether sites without a value are drawn; if not, they are an error.
         on_network: Told of each network that a ``pyro.module`` statement registers, with the
             prefix that its names get.
+        shared: The constraints of parameters that runs which belong together know of.
+        find_constraint: Looks for one that none of them has said yet.
+        elsewhere: Starting values of parameters that another model starts.
     """
 
     def __init__(
@@ -98,6 +102,9 @@ class Answers:
         collect: bool = False,
         draws: bool = True,
         on_network: Callable[[nn.Module, str], None],
+        shared: dict[str, Constraint],
+        find_constraint: Callable[[str], Constraint | None],
+        elsewhere: Mapping[str, Tensor],
     ) -> None:
         self.params = dict(params)
         self.values = values
@@ -109,6 +116,9 @@ class Answers:
         self._key = key
         self._substitution = substitution
         self._on_network = on_network
+        self._shared = shared
+        self._find_constraint = find_constraint
+        self._elsewhere = elsewhere
         self._collect = collect
         self._draws = draws
 
@@ -171,15 +181,15 @@ class Answers:
         known = registered(name) if init is None else None
         again = init is None and known is None
         constraint = known[1] if known else msg["kwargs"].get("constraint", constraints.real)
-        if again:  # a later read of a parameter has no constraint of its own
-            constraint = self.constraints.get(name, constraint)
+        if again:  # a read without a start has no constraint of its own
+            constraint = self._said_elsewhere(name)
         alias = self._alias(name, known[0] if known else init)
         unconstrained = self._unconstrained(name, known, init, constraint, alias)
         if isinstance(init, Tensor):
             _check_like(name, unconstrained, init, constraint)
         if alias is None:
             self.params_read.add(name)
-            self.constraints[name] = constraint
+            self.constraints[name] = self._shared[name] = constraint
         value = unconstrained if constraint is constraints.real else _map(constraint, unconstrained)
         if alias is None:
             self._register(name, known, init, unconstrained, value)
@@ -188,6 +198,20 @@ class Answers:
         elif again:
             value = let_not_adopt(value, name)
         return value
+
+    def _said_elsewhere(self, name: str) -> Constraint:
+        """The constraint of a parameter, as another statement has it."""
+        if name in self._shared:
+            return self._shared[name]
+        found = self._find_constraint(name)
+        if found is None:
+            raise MissingNameError(
+                f"The statement pyro.param({name!r}) has no initial value, and nothing in this run "
+                "said before what its constraint is, without which the value cannot be known. "
+                "Write pyro.param(name, initial_tensor, constraint=...) here too; in a fit, model "
+                "and guide know of each other's."
+            )
+        return found
 
     def _alias(self, name: str, original: object) -> str | None:
         """The other name under which the same parameter of a network stands in the params."""
@@ -207,6 +231,8 @@ class Answers:
         if alias is not None and isinstance(original := known[0] if known else init, Tensor):
             return self._substitution.value_of(original)
         if name not in self.params:
+            if init is None and known is None and name in self._elsewhere:
+                return self._elsewhere[name]
             if not self._collect:
                 raise MissingNameError(
                     f"The params have no {name!r}, which the model reads. "
@@ -341,6 +367,8 @@ def _check_shape(
 ) -> None:
     """Refuse a value of another shape than its site; plates without a size leave dims ``free``."""
     batch, event = tuple(getattr(fn, "batch_shape", ())), tuple(getattr(fn, "event_shape", ()))
+    if takes_any_length(fn) and value.ndim >= len(event) > 0:
+        event = (value.shape[-len(event)], *event[1:])
     if (
         tuple(value.shape) != batch + event
         and not (free and _fits_free(tuple(value.shape), batch, event, free))
@@ -377,7 +405,8 @@ def _fits_plates(shape: tuple[int, ...], batch: tuple[int, ...], event: tuple[in
     if plates is None or shape[len(shape) - len(event) :] != event:
         return False
     rows = shape[: len(shape) - len(event)]
-    return _stripped(rows) == _stripped(batch[max(0, len(batch) - plates) :])
+    inner = rows[max(0, len(rows) - plates) :]
+    return _stripped(inner) == _stripped(batch[max(0, len(batch) - plates) :])
 
 
 def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ import pyro
 import pyro.nn.module as pyro_module
 import torch
 from pyro.distributions import Delta, Distribution, Unit
+from pyro.distributions.hmm import HiddenMarkovModel, IndependentHMM
 from pyro.distributions.torch_distribution import (
     ExpandedDistribution,
     MaskedDistribution,
@@ -259,6 +260,16 @@ class Watch(Messenger):
             stack: Plates = msg["cond_indep_stack"]
             self.plates = tuple(frame for frame in stack if frame.name not in _REPETITIONS)
             self.computed = bool((msg["infer"] or {}).get("_deterministic"))
+
+
+def takes_any_length(fn: object) -> bool:
+    """Whether a distribution is of sequences of no certain length, of whose shape it says 1."""
+    if isinstance(fn, IndependentHMM):
+        return takes_any_length(fn.base_dist)
+    if isinstance(fn, HiddenMarkovModel):
+        return fn.duration is None
+    # Pyro's contributions are no part of what every program loads.
+    return type(fn).__name__ == "MissingDataDiscreteHMM"
 
 
 def is_full_plate(fn: object) -> bool:

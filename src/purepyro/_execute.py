@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from functools import partial
 from types import MethodType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 import attrs
@@ -70,6 +70,7 @@ class Setting:
     state: Mapping[str, Tensor] | None = None
     collect: bool = False
     draws: bool = True
+    elsewhere: Mapping[str, Tensor] = attrs.field(factory=dict)
 
 
 def execute(
@@ -126,13 +127,18 @@ class Joint:
         substitution: What stands for which parameter.
         mode: What redirects torch's functions.
         rest: Closed when all is over.
+        models: All models that are run, with what they are given.
         snapshot: The networks and transforms, to be put back.
+        constraints: Those of the parameters that the runs so far have said.
     """
 
     substitution: Substitution
     mode: RunMode
     rest: ExitStack
+    models: tuple[Callable[..., object], ...] = ()
+    call: Call | None = None
     snapshot: Snapshot = attrs.field(factory=Snapshot)
+    constraints: dict[str, Constraint] = attrs.field(factory=dict)
 
     def redirected(self, model: Callable[..., object]) -> AbstractContextManager[object]:
         """The block for a run of ``model``."""
@@ -153,7 +159,7 @@ def jointly(models: tuple[Callable[..., object], ...], call: Call, body: Callabl
     substitution = Substitution((call.params, call.args, call.kwargs), find)
     mode = RunMode(call.key, substitution)
     with ExitStack() as rest:
-        joint = Joint(substitution, mode, rest)
+        joint = Joint(substitution, mode, rest, models, call)
         rest.callback(joint.snapshot.restore)
         return body(joint)
 
@@ -182,8 +188,27 @@ def require_in_params(model: Callable[..., object], joint: Joint, results: objec
             _REACHED.add(owner)
 
 
-# The parameters that plain models register, which is found out by running them.
-_REGISTERED: WeakKeyDictionary[Callable[..., object], dict[str, Tensor]] = WeakKeyDictionary()
+class _Statements(NamedTuple):
+    """What the statements of a plain model say of its parameters."""
+
+    originals: dict[str, Tensor]
+    constraints: dict[str, Constraint]
+
+
+# Which is found out by running them.
+_STATEMENTS: WeakKeyDictionary[Callable[..., object], _Statements] = WeakKeyDictionary()
+
+
+def _constraint_in(joint: Joint, name: str) -> Constraint | None:
+    """The constraint of a parameter, as some other of the models has it."""
+    if len(joint.models) < 2 or joint.call is None:
+        return None
+    for model in joint.models:
+        if root_of(model) is None:
+            found = _statements_of(model, joint.call).constraints.get(name)
+            if found is not None:
+                return found
+    return None
 
 
 def _register_all(
@@ -193,15 +218,15 @@ def _register_all(
     for model in models:
         if root_of(model) is not None:
             continue
-        for name, original in _registered_by(model, call).items():
+        for name, original in _statements_of(model, call).originals.items():
             if substitution.name_of(original) is None:
                 value = call.params.get(name)
                 substitution.register(name, original, original.detach() if value is None else value)
 
 
-def _registered_by(model: Callable[..., object], call: Call) -> Mapping[str, Tensor]:
+def _statements_of(model: Callable[..., object], call: Call) -> _Statements:
     try:
-        known = _REGISTERED.get(model)
+        known = _STATEMENTS.get(model)
     except TypeError:  # it cannot be hashed
         known = None
     if known is None:
@@ -213,9 +238,9 @@ def _registered_by(model: Callable[..., object], call: Call) -> Mapping[str, Ten
             joint = Joint(substitution, mode, rest)
             rest.callback(joint.snapshot.restore)
             _run(joint, model, call, setting)
-        known = dict(substitution.originals)
+        known = _Statements(dict(substitution.originals), joint.constraints)
         with suppress(TypeError):
-            _REGISTERED[model] = known
+            _STATEMENTS[model] = known
     return known
 
 
@@ -258,6 +283,9 @@ def _run(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) ->
         collect=setting.collect,
         draws=setting.draws,
         on_network=partial(_adopt, joint, buffers),
+        shared=joint.constraints,
+        find_constraint=partial(_constraint_in, joint),
+        elsewhere=setting.elsewhere,
     )
     given = None if setting.collect else frozenset(setting.params)
     fields: set[str] = set()

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .._boundary import is_transforming, unvalidated
 from .._buffers import Buffers
-from .._errors import PurepyroError, ShapeError, SupportError, describe
-from .._execute import root_of
+from .._errors import MissingNameError, PurepyroError, ShapeError, SupportError, describe
+from .._execute import Outcome, root_of
 from .._fitted import one_parameter
 from .._init import initial
 from .._sites import Site
@@ -48,8 +48,7 @@ class Start:
 
     def values(self, key: Key, batch: Batch) -> tuple[Params, State]:
         """Starting values of both: parameters, and buffers of networks."""
-        model = initial(self.model, key, *batch, beside=self.guide)
-        guide = initial(self.guide, key, *batch, beside=self.model)
+        model, guide = self._both(key, batch)
         of_model, of_guide = model.params, guide.params
         for name in sorted(of_model.keys() & of_guide.keys()):
             same_shape = of_model[name].shape == of_guide[name].shape
@@ -64,6 +63,17 @@ class Start:
         start = {**guide.buffers.before, **model.buffers.before}
         buffers = {name: buffer.detach().clone() for name, buffer in start.items()}
         return {**of_guide, **of_model}, buffers
+
+    def _both(self, key: Key, batch: Batch) -> tuple[Outcome[object], Outcome[object]]:
+        """Either may read what only the other one starts."""
+        try:
+            guide = initial(self.guide, key, *batch, beside=self.model)
+        except MissingNameError:
+            model = initial(self.model, key, *batch, beside=self.guide)
+            started = model.params
+            return model, initial(self.guide, key, *batch, beside=self.model, elsewhere=started)
+        started = guide.params
+        return initial(self.model, key, *batch, beside=self.guide, elsewhere=started), guide
 
     def checked(
         self, key: Key, batch: Batch, check: Callable[[Params], None]
