@@ -14,6 +14,7 @@ from pyro.nn import PyroModule
 from pyro.nn import PyroParam as ParamOfPyro
 from torch import Tensor, nn
 from torch.distributions import Transform
+from torch.utils.checkpoint import checkpoint
 
 from purepyro import (
     Module,
@@ -395,3 +396,31 @@ def test_a_sequence_of_no_certain_length() -> None:
 
     y = torch.ones(5)
     torch.testing.assert_close(log_density(model, {}, {}, y), hmm.log_prob(y))
+
+
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = checkpoint(self.layer, x, use_reentrant=False)
+        return out
+
+
+def test_activation_checkpointing() -> None:
+    """What the backward pass runs again must compute with the same parameters."""
+    net, x = Checkpointed(), torch.ones(2, 3)
+
+    def model(x: Tensor) -> Tensor:
+        pyro.module("net", net)
+        out: Tensor = net(x)
+        return out
+
+    with pytest.raises(DeclarationError, match=r"checkpoint.*'net\$\$\$layer\.weight'.*lift"):
+        apply(model, init(lambda: pyro.module("net", net), KEY), KEY, x)
+    params = {"layer.weight": torch.full((1, 3), 2.0), "layer.bias": torch.zeros(1)}
+    leaves = {name: value.requires_grad_() for name, value in params.items()}
+    loss = apply(lift(net), leaves, KEY, x).square().sum()
+    weight, _ = torch.autograd.grad(loss, list(leaves.values()))
+    assert torch.equal(weight, torch.full((1, 3), 24.0))  # two rows of 2 * 6

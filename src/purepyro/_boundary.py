@@ -583,6 +583,17 @@ def as_they_are() -> AbstractContextManager[object]:
     return block
 
 
+_saved_hooks: Callable[[bool], tuple[object, object] | None] = getattr(
+    cast("Any", torch._C)._autograd, "_top_saved_tensors_default_hooks", lambda _: None
+)
+
+
+def is_checkpointed() -> bool:
+    """Whether what runs now runs again in the backward pass, by ``torch.utils.checkpoint``."""
+    hooks = _saved_hooks(True)
+    return hooks is not None and getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"
+
+
 def is_tracing() -> bool:
     """Whether a graph is being made, so that numbers cannot be looked at."""
     return _len_torch_dispatch_stack() > 0 or torch.compiler.is_compiling()

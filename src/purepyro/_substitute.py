@@ -20,8 +20,8 @@ from torch.distributions import Distribution, Transform
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 
-from ._boundary import innermost
-from ._errors import MissingNameError, describe
+from ._boundary import innermost, is_checkpointed
+from ._errors import DeclarationError, MissingNameError, describe
 from ._trees import tensors_in
 from .random import Key
 from .random._mode import KeyedRandom
@@ -205,6 +205,8 @@ class Substitution:
     def _value(self, func: Callable[..., Any], arg: Any) -> Any:
         value = self._values.get(id(arg))
         if value is not None:
+            if self._strict and is_checkpointed():
+                raise DeclarationError(_checkpoint_message(self._names.get(id(arg))))
             return value
         kind = type(arg)
         if kind is Parameter and self._strict:
@@ -290,6 +292,16 @@ def _unregistered_message(parameter: Tensor, place: str | None) -> str:
         "nn.ParameterList or nn.ModuleList), register its network (a field of a Module, lift(net), "
         "or pyro.module(name, net)), or say that it is a constant by "
         "parameter.requires_grad_(False)."
+    )
+
+
+def _checkpoint_message(name: str | None) -> str:
+    what = f"the network of {name!r}" if name else "a network that the model registers"
+    return (
+        f"Activation checkpointing (torch.utils.checkpoint) runs {what} again in the backward "
+        "pass, when the run is over and the network computes with its own parameters, so gradients "
+        "would be wrong. Hold the network as a field of a Module, or by lift(net), where it has "
+        "the run's values for good."
     )
 
 
