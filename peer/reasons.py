@@ -49,6 +49,7 @@ REASONS = (
         r"sparse_gamma_def, (easy|auto) guide, TraceMeanField_ELBO",
         differs=True,
     ),
+    Reason("Marginals of nothing", r"found no site to sum out", "test_marginals_2678"),
     Reason("Packed sequences in several particles", r"got a PackedSequence under a transform"),
     Reason("Two networks under one name", r"has the shape .* but the model declares", "cevae"),
     Reason(

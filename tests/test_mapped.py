@@ -123,11 +123,12 @@ def test_ensembles_and_their_predictions(key: random.Key) -> None:
 def test_particles_of_members_need_a_loop_each(key: random.Key) -> None:
     svi = SVI(branching, guide, torchopt.adam(0.1), Trace_ELBO(num_particles=2))
     keys = random.split(key, 2)
+    for how in ("vmap", "loop"):
+        with pytest.raises(VmapError, match=r'Write Trace_ELBO\(\.\.\., map="loop"\)'):
+            Ensemble(svi, map=how).run(keys, 2)
+    svi = SVI(branching, guide, torchopt.adam(0.1), Trace_ELBO(num_particles=2, map="loop"))
     with pytest.raises(VmapError, match=r'Write Ensemble\(\.\.\., map="loop"\)'):
         Ensemble(svi).run(keys, 2)
-    with pytest.raises(VmapError, match=r'Write Trace_ELBO\(\.\.\., map="loop"\)'):
-        Ensemble(svi, map="loop").run(keys, 2)
-    svi = SVI(branching, guide, torchopt.adam(0.1), Trace_ELBO(num_particles=2, map="loop"))
     assert Ensemble(svi, map="loop").run(keys, 2).losses.shape == (2, 2)
 
 
