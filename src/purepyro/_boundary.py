@@ -387,11 +387,12 @@ def holds_for_all(constraint: Constraint, value: Tensor) -> bool:
             valid = _symmetric(constraint, value)
         else:
             valid = constraint.check(value)
-        return bool(torch._is_all_true(valid))
+        return bool(_is_all_true(valid))
     except RuntimeError:
         return True
 
 
+_is_all_true: Callable[[Tensor], Tensor] = cast("Any", torch)._is_all_true
 _SYMMETRIC: Any = type(constraints.symmetric)  # and those built on it, which branch on it
 
 

@@ -234,10 +234,11 @@ def _statements_of(model: Callable[..., object], call: Call) -> _Statements:
         mode = RunMode(call.key, substitution)
         setting = Setting(params=call.params, collect=True)
         # The run itself is of no interest, nor how far it comes.
-        with ExitStack() as rest, suppress(Exception), torch.no_grad():
+        with ExitStack() as rest, torch.no_grad():
             joint = Joint(substitution, mode, rest)
             rest.callback(joint.snapshot.restore)
-            _run(joint, model, call, setting)
+            with suppress(Exception):
+                _run(joint, model, call, setting)
         known = _Statements(dict(substitution.originals), joint.constraints)
         with suppress(TypeError):
             _STATEMENTS[model] = known

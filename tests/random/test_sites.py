@@ -65,7 +65,8 @@ def _found(case: Case, key: random.Key, how: How) -> Found:
         ]
         make = case.make
         assert callable(make)
-        fn = make(*own)
+        fn: object = make(*own)
+        assert isinstance(fn, dist.TorchDistribution)
         pyro.sample("x", fn.to_event(len(fn.batch_shape)))
 
     given = {f"p{i}": torch.stack([value] * 3) for i, value in enumerate(case.parameters)}
