@@ -283,8 +283,9 @@ class Answers:
 
 
 def _is_parameter(value: object) -> TypeGuard[nn.Parameter]:
-    # For most the first is false, and the second is slow.
-    return isinstance(value, Tensor) and isinstance(value, nn.Parameter)
+    # The last is slow, and for most one of the others is false.
+    kind = type(value)
+    return kind is not Tensor and isinstance(value, Tensor) and isinstance(value, nn.Parameter)
 
 
 def is_improper(fn: object) -> bool:
@@ -369,6 +370,8 @@ def _check_shape(
 ) -> None:
     """Refuse a value of another shape than its site; plates without a size leave dims ``free``."""
     batch, event = tuple(getattr(fn, "batch_shape", ())), tuple(getattr(fn, "event_shape", ()))
+    if tuple(value.shape) == batch + event:
+        return
     if takes_any_length(fn) and value.ndim >= len(event) > 0:
         event = (value.shape[-len(event)], *event[1:])
     if (
