@@ -114,6 +114,7 @@ def _params(case: Case) -> dict[str, Tensor]:
 @cases
 @pytest.mark.parametrize("kind", LOSSES, ids=lambda kind: str(kind.__name__))
 @pytest.mark.filterwarnings("ignore:TraceEnum_ELBO found no site to enumerate")
+@pytest.mark.filterwarnings("ignore:The sites .* are marked for enumeration")
 @settings(max_examples=6)
 @given(seed=seeds, count=counts)
 def test_a_loss_and_its_gradients(
@@ -121,6 +122,8 @@ def test_a_loss_and_its_gradients(
 ) -> None:
     if isinstance(kind(), TraceMeanField_ELBO) and case is CASES[3]:
         pytest.skip("its guide is not reparameterised")
+    if isinstance(kind(), RenyiELBO) and case is CASES[2]:
+        pytest.skip("refused: a mean of powers of a guessed likelihood is no bound")
     key, params = random.key(seed), _params(case)
 
     def gradients(how: How) -> tuple[dict[str, Tensor], Tensor]:
