@@ -54,7 +54,7 @@ from .random._mode import KeyedRandom, draw
 from .random._sample import draw_distribution
 
 # Which key draws the rows of plates, if it is not the run's.
-_ROWS_KEY: ContextVar[Key | None] = ContextVar("rows_key", default=None)
+_ROWS_KEY: ContextVar[Key | None] = ContextVar("purepyro_rows_key", default=None)
 
 
 @contextmanager

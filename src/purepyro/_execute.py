@@ -7,7 +7,7 @@ This is the machinery under ``apply``, ``init`` and the rest: it installs the ha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from types import MethodType
 from typing import Any, Generic, TypeVar
@@ -20,10 +20,11 @@ from torch.distributions.constraints import Constraint
 
 from ._answers import Answers
 from ._bind import bind, is_bound
-from ._boundary import Hermetic, is_of_enumeration, wrapped_by
+from ._boundary import is_mapped, is_of_enumeration, is_tracing, wrapped_by
 from ._buffers import Buffers
 from ._errors import DeclarationError, describe
 from ._inputs import Inputs
+from ._isolation._boundary import Before, alone, interrupt_behind
 from ._nets import ACTIVE, Nets
 from ._node import Node
 from ._scope import FIELDS, GIVEN
@@ -125,14 +126,17 @@ class Joint:
     Attributes:
         substitution: What stands for which parameter.
         mode: What redirects torch's functions.
-        rest: Closed when all is over.
         snapshot: The networks and transforms, to be put back.
+        buffers: Those of each run.
+        before: What the thread was like, as soon as that is known.
     """
 
     substitution: Substitution
     mode: RunMode
-    rest: ExitStack
     snapshot: Snapshot = attrs.field(factory=Snapshot)
+    buffers: list[Buffers] = attrs.field(factory=list)
+    before: Before | None = None
+    _over: bool = False
 
     def redirected(self, model: Callable[..., object]) -> AbstractContextManager[object]:
         """The block for a run of ``model``."""
@@ -144,18 +148,42 @@ class Joint:
     def stay_redirected(self) -> None:
         """Score sites with the redirection too: their distributions hold networks."""
         if not self.mode.is_on:
-            self.rest.enter_context(self.mode)
+            self.mode.__enter__()  # until the end of all
+
+    def end(self) -> None:
+        """Put back all that was; a second time does what the first could not."""
+        if self._over:
+            return
+        for buffers in self.buffers:
+            buffers.finish()
+        self.snapshot.restore()
+        if self.before is not None:
+            self.before.put_back()
+        self.mode.shut()
+        self._over = True
 
 
 def jointly(models: tuple[Callable[..., object], ...], call: Call, body: Callable[[Joint], R]) -> R:
     """What ``body`` returns, which runs the models, by :func:`execute`, and scores their sites."""
     find = partial(_register_all, models, call) if len(models) > 1 else None
     substitution = Substitution((call.params, call.args, call.kwargs), find)
-    mode = RunMode(call.key, substitution)
-    with ExitStack() as rest:
-        joint = Joint(substitution, mode, rest)
-        rest.callback(joint.snapshot.restore)
+    return _whole(Joint(substitution, RunMode(call.key, substitution)), body)
+
+
+def _whole(joint: Joint, body: Callable[[Joint], R]) -> R:
+    try:
+        joint.before = Before()
         return body(joint)
+    except Exception as error:
+        interrupt = interrupt_behind(error)
+        if interrupt is None:
+            raise
+        raise interrupt from None
+    finally:  # twice, since an interrupt may cut one short
+        try:
+            joint.end()
+        finally:
+            joint.end()
 
 
 # Models whose results were seen to have gradients in nothing but params and arguments. A mode sees
@@ -206,13 +234,11 @@ def _registered_by(model: Callable[..., object], call: Call) -> Mapping[str, Ten
         known = None
     if known is None:
         substitution = Substitution((call.params, call.args, call.kwargs))
-        mode = RunMode(call.key, substitution)
         setting = Setting(params=call.params, collect=True)
         # The run itself is of no interest, nor how far it comes.
-        with ExitStack() as rest, suppress(Exception), torch.no_grad():
-            joint = Joint(substitution, mode, rest)
-            rest.callback(joint.snapshot.restore)
-            _run(joint, model, call, setting)
+        with suppress(Exception), torch.no_grad():
+            joint = Joint(substitution, RunMode(call.key, substitution))
+            _whole(joint, lambda joint: _run(joint, model, call, setting))
         known = dict(substitution.originals)
         with suppress(TypeError):
             _REGISTERED[model] = known
@@ -264,13 +290,18 @@ def _run(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) ->
     nets = Nets(joint.substitution, buffers)
     tokens = ACTIVE.set(nets), GIVEN.set(given), FIELDS.set(fields)
     joint.mode.source = KeySource(call.key, "<torch>")
+    joint.buffers.append(buffers)
+
+    def called(validates: bool) -> R:
+        answers.validates = validates
+        if isinstance(model, nn.Module):
+            _adopt(joint, buffers, model, "")
+        return _callable(model)(*call.args, **call.kwargs)
+
+    blind = is_tracing() or is_mapped()
     try:
-        hermetic = Hermetic(recorder, answers.answer)
-        with joint.redirected(model), hermetic:
-            answers.validates = hermetic.validates
-            if isinstance(model, nn.Module):
-                _adopt(joint, buffers, model, "")
-            result = _callable(model)(*call.args, **call.kwargs)
+        with joint.redirected(model):
+            result = alone(recorder, answers.answer, called, blind=blind)
     except Exception as error:
         _note_local_fields(error, [s for s in recorder.sites.values() if s.name in fields])
         if is_of_enumeration(error):

@@ -16,8 +16,8 @@ import optree
 import torch
 from torch import Tensor
 
-from .._boundary import RUN_LOCK
 from .._errors import GradientError, SpecializationError, TraceError, describe
+from .._isolation._boundary import RUN_LOCK
 from .._trees import Frame, leaves_of, named_leaves
 from ._boundary import LOCK, Guard
 from ._captures import Captures, captures

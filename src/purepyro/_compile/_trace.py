@@ -8,8 +8,8 @@ from typing import Any, cast
 import attrs
 from torch import Tensor, fx
 
-from .._boundary import unvalidated
 from .._errors import PurepyroError, TraceError, describe
+from .._isolation._boundary import unvalidated
 from .._trees import Frame, tensors_in
 from .._where import line_of
 from ..random._bits._nodes import as_nodes

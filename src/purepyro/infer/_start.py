@@ -9,11 +9,11 @@ from contextlib import nullcontext
 import attrs
 import torch
 
-from .._boundary import unvalidated
 from .._buffers import Buffers
 from .._errors import PurepyroError, ShapeError, SupportError, describe
 from .._execute import root_of
 from .._init import initial
+from .._isolation._boundary import unvalidated
 from .._sites import Site
 from .._types import Params, State
 from ..random import Key, name_key

@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._boundary import is_transforming, unvalidated
+from .._boundary import is_transforming
 from .._compile._jit import Jitted, is_enabled, jit
 from .._compile._loop import Loop
 from .._errors import (
@@ -23,6 +23,7 @@ from .._errors import (
     near,
 )
 from .._integers import whole
+from .._isolation._boundary import unvalidated
 from .._mapped import explained
 from .._recipes import Carried
 from .._sites import Site
