@@ -19,6 +19,7 @@ from ._errors import DeclarationError
 from ._errors import describe as shown
 from ._execute import Outcome, Setting, execute, root_of
 from ._fields import Field, PyroParam
+from ._isolation._boundary import intact
 from ._module import Module
 from ._node import Node, nodes
 from ._scope import OVERRIDES, join
@@ -83,6 +84,7 @@ class Description:
         return f"total: {total:,} numbers{f' ({each})' if each else ''}"
 
 
+@intact
 def describe(model: Module, /) -> Description:
     """The parameters and random variables of a model: path, shape, role and prior of each.
 

@@ -24,7 +24,7 @@ from ._boundary import is_mapped, is_of_enumeration, is_tracing, wrapped_by
 from ._buffers import Buffers
 from ._errors import DeclarationError, describe
 from ._inputs import Inputs
-from ._isolation._boundary import Before, alone, interrupt_behind
+from ._isolation._boundary import Before, alone, settled
 from ._nets import ACTIVE, Nets
 from ._node import Node
 from ._scope import FIELDS, GIVEN
@@ -174,11 +174,11 @@ def _whole(joint: Joint, body: Callable[[Joint], R]) -> R:
     try:
         joint.before = Before()
         return body(joint)
-    except Exception as error:
-        interrupt = interrupt_behind(error)
-        if interrupt is None:
-            raise
-        raise interrupt from None
+    except BaseException as error:
+        end = settled(error)
+        if end is not error:
+            raise end from None
+        raise
     finally:  # twice, since an interrupt may cut one short
         try:
             joint.end()

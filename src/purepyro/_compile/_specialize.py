@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .._errors import GradientError, SpecializationError, TraceError, describe
-from .._isolation._boundary import RUN_LOCK
+from .._isolation._boundary import RUN_LOCK, intact
 from .._trees import Frame, leaves_of, named_leaves
 from ._boundary import LOCK, Guard
 from ._captures import Captures, captures
@@ -166,6 +166,7 @@ class Specializations(Generic[T]):
                 return found
         return None
 
+    @intact
     def _add(self, call: Call) -> Found[T]:
         self._refuse_gradients(call, call.tensors)
         _refuse_unhashable(call, self.name)

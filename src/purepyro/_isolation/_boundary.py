@@ -21,7 +21,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import wraps
 from operator import call
@@ -350,11 +350,11 @@ def intact(fn: F) -> F:
         try:
             before = Before()
             return fn(*args, **kwargs)
-        except Exception as error:
-            interrupt = interrupt_behind(error)
-            if interrupt is None:
-                raise
-            raise interrupt from None
+        except BaseException as error:
+            end = settled(error)
+            if end is not error:
+                raise end from None
+            raise
         finally:
             try:
                 if before is not None:
@@ -366,26 +366,37 @@ def intact(fn: F) -> F:
     return cast("F", whole)
 
 
-def interrupt_behind(error: Exception) -> KeyboardInterrupt | None:
-    """The interrupt in whose wake a block's end failed, if that is where an error comes from.
+def settled(error: BaseException) -> BaseException:
+    """The error that a call ends by, after its blocks have ended; before :meth:`Before.put_back`.
 
-    A block that was cut short while it began may fail to end, and that error would hide the
-    interrupt. One that a model raises itself is its answer to the interrupt, and stays.
+    A block that is a generator, and whose end was cut short before it began, would end when the
+    traceback is forgotten, some time later, and change what was put back by then. And one that was
+    cut short while it began may fail to end, by an error that would hide the interrupt; one that a
+    model raises itself is its answer to the interrupt, and stays.
     """
     inner: BaseException | None = error
-    while inner is not None and not isinstance(inner, KeyboardInterrupt):
-        if not _is_of_machinery(inner):
-            return None
+    ours = True
+    while inner is not None and isinstance(inner, Exception):
+        ours = ours and _place_of(inner) in _MACHINERY
         inner = inner.__context__
-    return inner
-
-
-def _is_of_machinery(error: BaseException) -> bool:
-    """Whether an error was raised by torch, Pyro, this package or the standard library's blocks."""
-    trace: TracebackType | None = error.__traceback__
-    if trace is None:
-        return False
-    while trace.tb_next is not None:
+    if inner is None:
+        return error
+    trace = inner.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") == "contextlib":
+            with suppress(RuntimeError):  # it is under way
+                trace.tb_frame.clear()
         trace = trace.tb_next
-    name = str(trace.tb_frame.f_globals.get("__name__"))
-    return name.partition(".")[0] in ("torch", "pyro", "purepyro", "contextlib")
+    return inner if ours else error
+
+
+_MACHINERY = ("torch", "pyro", "purepyro", "contextlib")
+
+
+def _place_of(error: BaseException) -> str:
+    """The package that raised an error."""
+    trace: TracebackType | None = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return name.partition(".")[0]

@@ -14,6 +14,7 @@ from torch.distributions import transform_to
 from ..._apply import record
 from ..._errors import SupportError
 from ..._execute import Call, Setting, execute, jointly
+from ..._isolation._boundary import intact
 from ..._types import Params, Values
 from ...random import key
 from ...random._concrete import plain
@@ -67,6 +68,7 @@ class AutoLaplaceApproximation(JointGuide[P]):
         loc = self.loc(latents, start)
         return loc, torch.zeros_like(loc)
 
+    @intact
     def laplace_approximation(
         self, params: Values, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[AutoMultivariateNormal[P], Params]:
