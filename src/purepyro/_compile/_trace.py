@@ -10,6 +10,7 @@ from torch import Tensor, fx
 
 from .._errors import PurepyroError, TraceError, describe
 from .._isolation._boundary import unvalidated
+from .._isolation._signals import undisturbed
 from .._trees import Frame, tensors_in
 from .._where import line_of
 from ..random._bits._nodes import as_nodes
@@ -83,7 +84,7 @@ def _traced(fn: Callable[..., object], inputs: list[Tensor]) -> fx.GraphModule:
     try:
         # A check of numbers, of the user's own distributions too, would end the trace.
         with unvalidated(), LOCK, as_nodes():
-            return graph_of(fn, inputs)
+            return undisturbed(lambda: graph_of(fn, inputs))
     except PurepyroError:
         raise
     except RuntimeError as error:
