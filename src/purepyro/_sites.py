@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from traceback import walk_tb
 from typing import Literal
 
@@ -23,6 +22,7 @@ from ._boundary import (
     scale_and_mask,
 )
 from ._errors import DuplicateSiteError
+from ._lazy import Lazy
 from ._snapshot import Snapshot
 from ._substitute import RunMode
 
@@ -48,7 +48,7 @@ class Site:
         """The log density of the value, scaled and masked, of the shape of the site's batch."""
         return self._log_density
 
-    @cached_property
+    @Lazy
     def _log_density(self) -> Tensor:
         if self.mode is not None and not self.mode.is_on:
             with self.mode:  # the distribution may hold parameters of networks

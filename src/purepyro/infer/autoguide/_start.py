@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from ..._boundary import (
 )
 from ..._errors import DtypeError, ShapeError, SupportError, describe
 from ..._execute import Setting, execute
+from ..._lazy import Lazy
 from ...random import Key, name_key
 from ...random._concrete import plain
 from ._initialization import Initializer, InitSite, init_to_feasible
@@ -42,7 +42,7 @@ class Start:
         self._args = args
         self._kwargs = kwargs
 
-    @cached_property
+    @Lazy
     def key(self) -> Key:
         """A key of the ``init`` under way, the same for all guides in it."""
         return Key(drawn_key("_auto_start"))
@@ -61,7 +61,7 @@ class Start:
         loc: Tensor = biject_to(latent.support).inv(self._values[latent.name])
         return _full(loc, latent, latent.unconstrained_event_dim)
 
-    @cached_property
+    @Lazy
     def _values(self) -> dict[str, Tensor]:
         started = _Started(self._init_loc_fn, self.key)
         with torch.no_grad():
