@@ -11,7 +11,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench docs clean
+.PHONY: help demo test lint types bench peer docs clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -43,12 +43,16 @@ bench: $(VENV)/.stamp-bench ## speed, side by side with Pyro, NumPyro and plain 
 		echo "== benchmarks/$$script.py"; $(BIN)/python "benchmarks/$$script.py" || exit 1; \
 	done
 
+peer: $(STAMP) ## Pyro's own examples and tests under our losses: make peer PYRO=<a checkout of Pyro>
+	@test -d "$(PYRO)" || { echo "Name a checkout of Pyro: make peer PYRO=../pyro" >&2; exit 1; }
+	@$(BIN)/python -m peer "$(PYRO)" $(if $(ONLY),--only "$(ONLY)")
+
 docs: $(VENV)/.stamp-docs ## the documentation site, into site/
 	@$(BIN)/mkdocs build --quiet --strict --site-dir site
 
 clean: ## remove the environment, caches and everything built
 	@rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist out site
-	@find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find src tests examples peer -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and alone, so that the build which the machine prefers (CPU or CUDA) is kept.
 $(STAMP): pyproject.toml constraints-dev.txt

@@ -141,7 +141,7 @@ def test_a_model_without_sites() -> None:
 
 def test_a_first_read_in_a_plate_is_local_to_it(key: random.Key) -> None:
     class Model(Module):
-        z = PyroSample(dist.Normal(0.0, 1.0))
+        z = PyroSample(dist.Normal(0.0, 1.0), local=True)
 
         def forward(self) -> Tensor:
             with pyro.plate("data", 5):
@@ -444,7 +444,7 @@ def test_params_and_key_the_wrong_way_round(key: random.Key) -> None:
 
 def test_a_shape_error_after_a_first_read_in_a_plate_says_so(key: random.Key) -> None:
     class Model(Module):
-        w = PyroSample(dist.Normal(torch.zeros(3), 1.0).to_event(1))
+        w = PyroSample(dist.Normal(torch.zeros(3), 1.0).to_event(1), local=True)
 
         def forward(self, x: Tensor) -> Tensor:
             with pyro.plate("rows", len(x)):
@@ -455,4 +455,4 @@ def test_a_shape_error_after_a_first_read_in_a_plate_says_so(key: random.Key) ->
     (note,) = caught.value.__notes__
     assert "'w' was first read inside the plate 'rows'" in note
     assert "[4, 3]" in note
-    assert "before the plate" in note
+    assert "before the plate, or declare it with local=False" in note

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -9,7 +10,7 @@ from pyro.distributions import constraints
 from torch import Tensor, nn
 
 from models import regression
-from purepyro import Module, Prior, PyroParam, PyroSample, describe, lift, replace
+from purepyro import Description, Module, Prior, PyroParam, PyroSample, describe, lift, replace
 from purepyro._errors import DeclarationError
 
 
@@ -98,3 +99,52 @@ def test_models_of_which_nothing_is_known() -> None:
     function: Module = eval("lambda: None")
     with pytest.raises(DeclarationError, match=r"no Module.*trace\(model"):
         describe(function)
+
+
+class Plated(Module):
+    """A noise that became local to 85 rows, beside what else a run shows."""
+
+    net: nn.Linear
+    scale = PyroParam(torch.tensor(2.0), constraint=constraints.positive)
+    level = PyroSample(dist.Normal(0.0, 1.0), local=False)
+    noise = PyroSample(dist.HalfNormal(1.0), local=True)
+    unread = PyroSample(dist.HalfNormal(3.0))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> None:
+        extra = pyro.param("extra", torch.zeros(2))
+        with pyro.plate("outer", 2, dim=-2), pyro.plate("rows", len(x), dim=-1):
+            pyro.deterministic("mean", self.net(x).squeeze(-1) + self.level + extra.sum())
+            pyro.sample("y", dist.Normal(0.0, self.scale), obs=y)
+            _ = self.noise
+
+
+def test_a_run_shows_plates() -> None:
+    model = replace(Plated(nn.Linear(3, 1)), {"net.bias": PyroSample(dist.Normal(0.0, 1.0))})
+    assert repr(describe(model, torch.ones(85, 3), y=torch.zeros(2, 85))).splitlines() == [
+        "path        shape    plates       role           prior",
+        "scale       []                    learnable",
+        "level       []                    random         Normal(0, 1)",
+        "noise       [2, 85]  outer, rows  random         HalfNormal(1)",
+        "unread      []                    random         HalfNormal(3)",
+        "net.weight  [1, 3]                learnable",
+        "net.bias    [1]                   random         Normal(0, 1)",
+        "extra       [2]                   learnable",
+        "mean        [85]     outer, rows  deterministic",
+        "y           [2, 85]  outer, rows  observed       Normal(0, 2)",
+        "total: 179 numbers (6 learnable, 173 random, 85 deterministic, 170 observed)",
+    ]
+
+
+def test_a_run_of_a_plain_model() -> None:
+    def model(y: Tensor) -> None:
+        with pyro.plate("rows", 100, subsample_size=len(y)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(z, pyro.param("s", torch.ones(()))), obs=y)
+
+    description = describe(model, torch.zeros(7))
+    assert isinstance(description, Description)
+    assert [(entry.path, entry.shape, entry.plates) for entry in description.entries] == [
+        ("s", (), ()),
+        ("z", (7,), ("rows",)),
+        ("y", (7,), ("rows",)),
+    ]

@@ -123,11 +123,12 @@ def test_ensembles_and_their_predictions(key: random.Key) -> None:
 def test_particles_of_members_need_a_loop_each(key: random.Key) -> None:
     svi = SVI(branching, guide, torchopt.adam(0.1), Trace_ELBO(num_particles=2))
     keys = random.split(key, 2)
+    for how in ("vmap", "loop"):
+        with pytest.raises(VmapError, match=r'Write Trace_ELBO\(\.\.\., map="loop"\)'):
+            Ensemble(svi, map=how).run(keys, 2)
+    svi = SVI(branching, guide, torchopt.adam(0.1), Trace_ELBO(num_particles=2, map="loop"))
     with pytest.raises(VmapError, match=r'Write Ensemble\(\.\.\., map="loop"\)'):
         Ensemble(svi).run(keys, 2)
-    with pytest.raises(VmapError, match=r'Write Trace_ELBO\(\.\.\., map="loop"\)'):
-        Ensemble(svi, map="loop").run(keys, 2)
-    svi = SVI(branching, guide, torchopt.adam(0.1), Trace_ELBO(num_particles=2, map="loop"))
     assert Ensemble(svi, map="loop").run(keys, 2).losses.shape == (2, 2)
 
 
@@ -256,7 +257,7 @@ def covariance(y: Tensor = Y) -> None:
     pyro.sample("y", dist.MultivariateNormal(torch.zeros(2), spread * torch.eye(2)), obs=y)
 
 
-def spread_guide(y: Tensor = Y) -> None:
+def spread_guide(y: Tensor | None = Y) -> None:
     pyro.sample("spread", dist.LogNormal(pyro.param("at", torch.tensor(0.0)), 0.1))
 
 
@@ -439,3 +440,23 @@ def test_the_variance_of_a_members_own_student_t(key: random.Key) -> None:
     assert bool((aleatoric > 1).all())
     followed = mapped.predictive(state, map="loop").predict(key, None)
     assert torch.equal(followed.aleatoric, aleatoric)
+
+
+def test_a_distribution_told_not_to_validate_takes_any_value_in_wrappers(key: random.Key) -> None:
+    """As a VAE's pixels between 0 and 1; torch's wrappers do not look at values themselves."""
+    x = torch.tensor([[0.25, 0.75, 0.5]] * 2)
+    mask = torch.tensor([True, False])
+
+    def model() -> None:
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pixel = dist.Bernoulli(torch.sigmoid(z), validate_args=False)
+        with pyro.plate("rows", 2):
+            pyro.sample("x", pixel.expand([2, 3]).to_event(1).mask(mask), obs=x)
+
+    def guide() -> None:
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    seen = [
+        Trace_ELBO(num_particles=2, map=how).loss(model, guide, {}, key) for how in ("vmap", "loop")
+    ]
+    torch.testing.assert_close(*seen)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 from typing import ClassVar, NamedTuple
 
 import attrs
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from models import BayesianLinear, regression
 from purepyro import Module, PyroParam, PyroSample, apply, init, random, static, trace
-from purepyro._errors import DeclarationError, FrozenError
+from purepyro._errors import DeclarationError, FrozenError, OutsideRunError
 
 
 class Leaf(Module):
@@ -288,3 +290,69 @@ def test_the_text_of_containers() -> None:
     for parts in ((), (1,), (1, "a"), [Leaf()], {"a": (Leaf(),), 3: []}):
         assert repr(Net(parts)) == f"Net(parts={parts!r})"
     assert repr(Net((torch.zeros(2),))) == "Net(parts=(float32[2],))"
+
+
+class Coder(Module):
+    """Model and guide as methods, as is usual for autoencoders."""
+
+    enc: nn.Linear
+    dec: nn.Linear
+    noise = PyroParam(torch.tensor(1.0), constraint=dist.constraints.positive)
+    level = PyroSample(dist.Normal(0.0, 1.0))
+
+    def model(self, x: Tensor) -> None:
+        level = self.level
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.dec(z) + level, self.noise).to_event(1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        pyro.sample("level", dist.Normal(0.0, self.noise))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.encoded(x), 1.0).to_event(1))
+
+    def encoded(self, x: Tensor) -> Tensor:
+        y: Tensor = self.enc(x)
+        return y
+
+
+NAMES = {"enc.weight", "enc.bias", "dec.weight", "dec.bias", "noise"}
+
+
+def coder() -> Coder:
+    return Coder(nn.Linear(3, 2), nn.Linear(2, 3))
+
+
+def test_methods_are_pyro_models() -> None:
+    """Under Pyro's own inference a method names its parameters as a run does, and learns them."""
+    pyro.set_rng_seed(0)
+    model, x = coder(), torch.ones(5, 3)
+    before = model.dec.weight.detach().clone()
+    svi = pyro.infer.SVI(
+        model.model, model.guide, pyro.optim.Adam({"lr": 0.1}), pyro.infer.Trace_ELBO()
+    )
+    svi.step(x)
+    store = pyro.get_param_store()
+    start = store["dec.weight"].detach().clone()
+    svi.step(x)
+    assert set(store.keys()) == NAMES
+    assert not torch.equal(store["dec.weight"], start)
+    assert torch.equal(model.dec.weight, before)
+
+
+def test_methods_are_models_in_functions_too(key: random.Key) -> None:
+    model, x = coder(), torch.ones(5, 3)
+    params = init(lambda x: model.model(x), key, x)
+    assert set(params) == NAMES
+    for callable_ in (model.model, functools.partial(model.model), lambda x: model.model(x)):
+        _, record = trace(callable_, params, key, x)
+        _, direct = trace(model.model, params, key, x)
+        assert torch.equal(record.log_density, direct.log_density)
+
+
+def test_methods_outside_of_all_runs_are_methods() -> None:
+    model = coder()
+    assert torch.equal(model.encoded(torch.ones(3)), model.enc(torch.ones(3)))
+    assert Coder.encoded.__name__ == "encoded"
+    with pytest.raises(OutsideRunError, match=r"apply\(model\.method"):
+        model.model(torch.ones(5, 3))

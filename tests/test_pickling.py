@@ -136,7 +136,9 @@ def test_what_users_hold_gets_through(key: random.Key) -> None:
     assert same(through(ensemble).step(states, *data), ensemble.step(states, *data))
     mixture = ensemble.predictive(states)
     assert same(through(mixture).predict(key, *data), mixture.predict(key, *data))
-    predictive = Predictive(net, guide=svi.guide, params=state.params, num_samples=3)
+    predictive = Predictive(
+        net, guide=svi.guide, params=state.params, num_samples=3, return_sites=["obs"]
+    )
     assert same(through(predictive)(key, *data), predictive(key, *data))
     layer = lift(torch.nn.Linear(2, 1), dist.Normal(0.0, 1.0))
     assert repr(through(layer)) == repr(layer)

@@ -13,6 +13,8 @@ from pyro.distributions import constraints, transforms
 from pyro.nn import PyroModule
 from pyro.nn import PyroParam as ParamOfPyro
 from torch import Tensor, nn
+from torch.distributions import Transform
+from torch.utils.checkpoint import checkpoint
 
 from purepyro import (
     Module,
@@ -81,10 +83,11 @@ def test_sites_are_scored_with_the_params(model: Callable[[Tensor], None], name:
     ],
 )
 def test_flows_that_a_model_registers_train_and_stay_as_they_are(
-    build: Callable[[], nn.Module],
+    build: Callable[[], Transform],
 ) -> None:
     with random.keyed(random.key(1)):
         flow = build()
+    assert isinstance(flow, nn.Module)
     x = 1.0 + 0.3 * random.normal(random.key(2), 40, 2)
 
     def model(x: Tensor) -> None:
@@ -107,7 +110,7 @@ def test_flows_that_a_model_registers_train_and_stay_as_they_are(
 def test_a_cache_of_a_transform_is_put_back_after_an_exception_too() -> None:
     exp = transforms.ExpTransform(cache_size=1)
     exp(torch.ones(2))
-    cached = exp._cached_x_y
+    cached = vars(exp)["_cached_x_y"]
 
     def model(fails: bool) -> None:
         pyro.sample("x", dist.TransformedDistribution(dist.Normal(0.0, 1.0), [exp]))
@@ -116,9 +119,9 @@ def test_a_cache_of_a_transform_is_put_back_after_an_exception_too() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         apply(model, {}, KEY, True)
-    assert exp._cached_x_y is cached
+    assert vars(exp)["_cached_x_y"] is cached
     trace(model, {}, KEY, False)
-    assert exp._cached_x_y is cached
+    assert vars(exp)["_cached_x_y"] is cached
 
 
 class VAE(nn.Module):
@@ -193,8 +196,8 @@ class Slope(PyroModule):
         self.slope = ParamOfPyro(torch.tensor(2.0), constraint=constraints.positive)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.slope * x
-        return out
+        slope: Tensor = getattr(self, "slope")  # noqa: B009  # to checkers it is a PyroParam
+        return slope * x
 
 
 @pytest.mark.parametrize("first", ["register", "read"])
@@ -271,8 +274,9 @@ def test_the_ways_out_work() -> None:
 
 
 def test_torchscript_is_refused() -> None:
+    make: Callable[..., nn.Module] = torch.jit.trace
     with pytest.warns(DeprecationWarning, match="deprecated"):
-        scripted: nn.Module = torch.jit.trace(nn.Linear(3, 1), torch.ones(1, 3))
+        scripted = make(nn.Linear(3, 1), torch.ones(1, 3))
     with pytest.raises(DeclarationError, match=r"TorchScript.*made from"):
         apply(lift(scripted), init(lift(nn.Linear(3, 1)), KEY), KEY, torch.ones(1, 3))
 
@@ -335,3 +339,88 @@ def test_a_step_with_nothing_to_learn_is_a_step() -> None:
     state, loss = svi.step(svi.init(KEY))
     torch.testing.assert_close(loss, -dist.Normal(0.0, 1.0).log_prob(torch.tensor(1.0)))
     assert int(state.step) == 1
+
+
+def test_a_read_without_a_start_has_the_constraint_that_the_other_said() -> None:
+    def model(y: Tensor) -> None:
+        scale = pyro.param("scale")
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("y", dist.Normal(z, scale), obs=y)
+
+    def guide(y: Tensor) -> None:
+        pyro.param("scale", torch.tensor(2.0), constraint=constraints.positive)
+        pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.5)), 1.0))
+
+    y, loss = torch.tensor(1.0), Trace_ELBO()
+    params = {"scale": torch.tensor(3.0).log(), "loc": torch.tensor(0.5)}
+    z = random.sample(random.name_key(KEY, "z"), dist.Normal(0.5, 1.0))
+    expected = dist.Normal(0.5, 1.0).log_prob(z) - dist.Normal(0.0, 1.0).log_prob(z)
+    expected = expected - dist.Normal(z, 3.0).log_prob(y)
+    torch.testing.assert_close(loss.loss(model, guide, params, KEY, y), expected)
+    # The other way round, where the guide, which runs first, reads what the model starts.
+    torch.testing.assert_close(
+        loss.loss(_with_z(guide, model), _reading(guide), params, KEY, y),
+        loss.loss(_with_z(guide, model), guide, params, KEY, y),
+    )
+    state = SVI(model, guide, torchopt.adam(0.1)).init(KEY, y)
+    torch.testing.assert_close(state.params["scale"].exp(), torch.tensor(2.0))
+    with pytest.raises(MissingNameError, match=r"pyro\.param\('scale'\).*constraint=\.\.\."):
+        apply(model, {"scale": torch.tensor(0.0)}, KEY, y)
+
+
+def _with_z(
+    guide: Callable[[Tensor], None], model: Callable[[Tensor], None]
+) -> Callable[[Tensor], None]:
+    def both(y: Tensor) -> None:
+        pyro.param("scale", torch.tensor(2.0), constraint=constraints.positive)
+        model(y)
+
+    return both
+
+
+def _reading(guide: Callable[[Tensor], None]) -> Callable[[Tensor], None]:
+    def reads(y: Tensor) -> None:
+        assert bool(pyro.param("scale") > 0)
+        pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.5)), 1.0))
+
+    return reads
+
+
+def test_a_sequence_of_no_certain_length() -> None:
+    hmm = dist.DiscreteHMM(
+        torch.zeros(2), torch.zeros(2, 2), dist.Normal(torch.tensor([0.0, 1.0]), 1.0)
+    )
+
+    def model(y: Tensor) -> None:
+        pyro.sample("y", hmm, obs=y)
+
+    y = torch.ones(5)
+    torch.testing.assert_close(log_density(model, {}, {}, y), hmm.log_prob(y))
+
+
+class Checkpointed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = checkpoint(self.layer, x, use_reentrant=False)
+        return out
+
+
+def test_activation_checkpointing() -> None:
+    """What the backward pass runs again must compute with the same parameters."""
+    net, x = Checkpointed(), torch.ones(2, 3)
+
+    def model(x: Tensor) -> Tensor:
+        pyro.module("net", net)
+        out: Tensor = net(x)
+        return out
+
+    with pytest.raises(DeclarationError, match=r"checkpoint.*'net\$\$\$layer\.weight'.*lift"):
+        apply(model, init(lambda: pyro.module("net", net), KEY), KEY, x)
+    params = {"layer.weight": torch.full((1, 3), 2.0), "layer.bias": torch.zeros(1)}
+    leaves = {name: value.requires_grad_() for name, value in params.items()}
+    loss = apply(lift(net), leaves, KEY, x).square().sum()
+    weight, _ = torch.autograd.grad(loss, list(leaves.values()))
+    assert torch.equal(weight, torch.full((1, 3), 24.0))  # two rows of 2 * 6

@@ -3,7 +3,6 @@
 from . import random
 from ._apply import Trace, apply, apply_with_state, init_state, log_density, trace
 from ._compile._jit import disable_jit, jit
-from ._convert import to
 from ._describe import Description, describe
 from ._errors import PurepyroError
 from ._fields import PyroParam, PyroSample, static
@@ -13,6 +12,7 @@ from ._module import Module
 from ._particles import expand_state, reduce_state
 from ._priors import fan_in_laplace, fan_in_normal
 from ._replace import replace
+from ._to import to
 from ._types import Params, Prior, State
 from .ensemble import Ensemble
 

@@ -6,16 +6,20 @@ key, or from given values, and checks what it hands out and what it is handed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from typing import TypeGuard
 
 import torch
-from pyro.distributions import constraints, is_validation_enabled
+from pyro.distributions import ImproperUniform, constraints, is_validation_enabled
+from pyro.distributions.torch_distribution import (
+    ExpandedDistribution,
+    MaskedDistribution,
+)
 from torch import Tensor, nn
-from torch.distributions import transform_to
+from torch.distributions import Independent, transform_to
 from torch.distributions.constraints import Constraint
 
 from ._boundary import (
@@ -32,7 +36,9 @@ from ._boundary import (
     module_being_registered,
     plate_rows,
     plates_under_enumeration,
+    refuse_setup,
     registered,
+    takes_any_length,
     unchecking,
 )
 from ._dense import require_real
@@ -45,12 +51,13 @@ from ._errors import (
     describe,
     near,
 )
-from ._sites import is_exempt
+from ._sites import feasible, is_exempt
 from ._substitute import Substitution
 from ._valid import require_valid_arguments, require_valid_value
 from .random import Key, name_key
 from .random._concrete import plain
 from .random._mode import KeyedRandom, draw
+from .random._quiet import quiet
 from .random._sample import draw_distribution
 
 # Which key draws the rows of plates, if it is not the run's.
@@ -80,6 +87,9 @@ class Answers:
         draws: Whether sites without a value are drawn; if not, they are an error.
         on_network: Told of each network that a ``pyro.module`` statement registers, with the
             prefix that its names get.
+        shared: The constraints of parameters that runs which belong together know of.
+        find_constraint: Looks for one that none of them has said yet.
+        elsewhere: Starting values of parameters that another model starts.
     """
 
     def __init__(
@@ -92,6 +102,9 @@ class Answers:
         collect: bool = False,
         draws: bool = True,
         on_network: Callable[[nn.Module, str], None],
+        shared: dict[str, Constraint],
+        find_constraint: Callable[[str], Constraint | None],
+        elsewhere: Mapping[str, Tensor],
     ) -> None:
         self.params = dict(params)
         self.values = values
@@ -103,11 +116,15 @@ class Answers:
         self._key = key
         self._substitution = substitution
         self._on_network = on_network
+        self._shared = shared
+        self._find_constraint = find_constraint
+        self._elsewhere = elsewhere
         self._collect = collect
         self._draws = draws
 
     def answer(self, msg: Msg) -> bool:
         """Serve a message that no handler served; ``False`` if it is none of ours."""
+        refuse_setup()
         if msg["type"] == "sample":
             blind = is_mapped()  # torch's own checks are off
             fn = msg["fn"] if blind and self.validates and not is_exempt(msg) else None
@@ -155,6 +172,8 @@ class Answers:
         try:
             return draw_distribution(key, fn)
         except UnsupportedDistributionError as error:
+            if self._collect and is_improper(fn):  # a first look goes on from any value
+                return feasible(fn)
             raise UnsupportedDistributionError(f"The site {name!r}: {error}") from None
 
     def _param(self, msg: Msg) -> Tensor:
@@ -162,15 +181,15 @@ class Answers:
         known = registered(name) if init is None else None
         again = init is None and known is None
         constraint = known[1] if known else msg["kwargs"].get("constraint", constraints.real)
-        if again:  # a later read of a parameter has no constraint of its own
-            constraint = self.constraints.get(name, constraint)
+        if again:  # a read without a start has no constraint of its own
+            constraint = self._said_elsewhere(name)
         alias = self._alias(name, known[0] if known else init)
         unconstrained = self._unconstrained(name, known, init, constraint, alias)
         if isinstance(init, Tensor):
             _check_like(name, unconstrained, init, constraint)
         if alias is None:
             self.params_read.add(name)
-            self.constraints[name] = constraint
+            self.constraints[name] = self._shared[name] = constraint
         value = unconstrained if constraint is constraints.real else _map(constraint, unconstrained)
         if alias is None:
             self._register(name, known, init, unconstrained, value)
@@ -179,6 +198,20 @@ class Answers:
         elif again:
             value = let_not_adopt(value, name)
         return value
+
+    def _said_elsewhere(self, name: str) -> Constraint:
+        """The constraint of a parameter, as another statement has it."""
+        if name in self._shared:
+            return self._shared[name]
+        found = self._find_constraint(name)
+        if found is None:
+            raise MissingNameError(
+                f"The statement pyro.param({name!r}) has no initial value, and nothing in this run "
+                "said before what its constraint is, without which the value cannot be known. "
+                "Write pyro.param(name, initial_tensor, constraint=...) here too; in a fit, model "
+                "and guide know of each other's."
+            )
+        return found
 
     def _alias(self, name: str, original: object) -> str | None:
         """The other name under which the same parameter of a network stands in the params."""
@@ -198,6 +231,8 @@ class Answers:
         if alias is not None and isinstance(original := known[0] if known else init, Tensor):
             return self._substitution.value_of(original)
         if name not in self.params:
+            if init is None and known is None and name in self._elsewhere:
+                return self._elsewhere[name]
             if not self._collect:
                 raise MissingNameError(
                     f"The params have no {name!r}, which the model reads. "
@@ -251,6 +286,13 @@ def _is_parameter(value: object) -> TypeGuard[nn.Parameter]:
     return isinstance(value, Tensor) and isinstance(value, nn.Parameter)
 
 
+def is_improper(fn: object) -> bool:
+    """Whether a distribution has no draws since its density cannot be normalised."""
+    while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
+        fn = fn.base_dist
+    return isinstance(fn, ImproperUniform)
+
+
 def _map(constraint: Constraint, unconstrained: Tensor) -> Tensor:
     value: Tensor = transform_to(constraint)(unconstrained)
     return value
@@ -261,6 +303,7 @@ def _unmap(constraint: Constraint, value: Tensor) -> Tensor:
     return unconstrained
 
 
+@quiet
 def _check_initial(name: str, value: Tensor, constraint: Constraint) -> None:
     seen = plain(value.detach())
     if seen is None:
@@ -315,12 +358,22 @@ def _check_observed(msg: Msg) -> None:
             "Write torch.as_tensor(value)."
         )
     require_real(value, f"observed value of the site {name!r}")
-    _check_shape(name, fn, value, "observed value")
+    free = {f.dim for f in msg["cond_indep_stack"] if f.dim is not None and f.size == -1}
+    _check_shape(name, fn, value, "observed value", free)
 
 
-def _check_shape(name: object, fn: object, value: Tensor, what: str) -> None:
+def _check_shape(
+    name: object, fn: object, value: Tensor, what: str, free: Container[int] = ()
+) -> None:
+    """Refuse a value of another shape than its site; plates without a size leave dims ``free``."""
     batch, event = tuple(getattr(fn, "batch_shape", ())), tuple(getattr(fn, "event_shape", ()))
-    if tuple(value.shape) != batch + event and not _fits_plates(tuple(value.shape), batch, event):
+    if takes_any_length(fn) and value.ndim >= len(event) > 0:
+        event = (value.shape[-len(event)], *event[1:])
+    if (
+        tuple(value.shape) != batch + event
+        and not (free and _fits_free(tuple(value.shape), batch, event, free))
+        and not _fits_plates(tuple(value.shape), batch, event)
+    ):
         raise ShapeError(
             f"The {what} of the site {name!r} is {describe(value)}, but its distribution "
             f"{type(fn).__name__} has batch shape {list(batch)} and event shape {list(event)}. "
@@ -330,13 +383,30 @@ def _check_shape(name: object, fn: object, value: Tensor, what: str) -> None:
         )
 
 
+def _fits_free(
+    shape: tuple[int, ...], batch: tuple[int, ...], event: tuple[int, ...], free: Container[int]
+) -> bool:
+    """Whether shapes differ only in dimensions of plates without a size, of which batch has one."""
+    if shape[len(shape) - len(event) :] != event:
+        return False
+    rows = shape[: len(shape) - len(event)]
+    if len(batch) > len(rows):
+        return False
+    padded = (1,) * (len(rows) - len(batch)) + batch
+    return all(
+        size == own or (own == 1 and i - len(rows) in free)
+        for i, (size, own) in enumerate(zip(rows, padded, strict=True))
+    )
+
+
 def _fits_plates(shape: tuple[int, ...], batch: tuple[int, ...], event: tuple[int, ...]) -> bool:
     """Whether shapes differ only left of the plates, where enumerated sites add dimensions."""
     plates = plates_under_enumeration()
     if plates is None or shape[len(shape) - len(event) :] != event:
         return False
     rows = shape[: len(shape) - len(event)]
-    return _stripped(rows) == _stripped(batch[max(0, len(batch) - plates) :])
+    inner = rows[max(0, len(rows) - plates) :]
+    return _stripped(inner) == _stripped(batch[max(0, len(batch) - plates) :])
 
 
 def _stripped(shape: tuple[int, ...]) -> tuple[int, ...]:

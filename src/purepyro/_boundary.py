@@ -17,16 +17,27 @@ from typing import Any, TypeAlias, TypeVar, cast
 import pyro
 import torch
 from pyro.distributions import Delta, Distribution, Unit
-from pyro.distributions.torch_distribution import MaskedDistribution, TorchDistributionMixin
+from pyro.distributions.hmm import HiddenMarkovModel, IndependentHMM
+from pyro.distributions.torch_distribution import (
+    ExpandedDistribution,
+    MaskedDistribution,
+    TorchDistributionMixin,
+)
 from pyro.distributions.util import scale_and_mask as _scale_and_mask
+from pyro.infer.autoguide.gaussian import AutoGaussian
+from pyro.infer.autoguide.guides import AutoContinuous, prototype_hide_fn
 from pyro.infer.util import MultiFrameTensor
 from pyro.ops.tensor_utils import periodic_repeat
 from pyro.poutine import runtime
+from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.guide import GuideMessenger
-from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.indep_messenger import CondIndepStackFrame, IndepMessenger
+from pyro.poutine.markov_messenger import MarkovMessenger
+from pyro.poutine.mask_messenger import MaskMessenger
 from pyro.poutine.messenger import Messenger, _bound_partial
-from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.scale_messenger import ScaleMessenger
+from pyro.poutine.subsample_messenger import SubsampleMessenger, _Subsample
 from pyro.poutine.trace_messenger import TraceHandler
 from torch import Tensor, nn
 from torch.distributions import Distribution as TorchDistribution
@@ -125,6 +136,82 @@ def is_of_enumeration(error: BaseException) -> bool:
     return False
 
 
+# The plates by which Pyro's algorithms run a whole model several times at once. They repeat the
+# model; they are none of its own.
+_REPETITIONS = frozenset(
+    {"num_particles_vectorized", "num_sleep_particles_vectorized", "_num_predictive_samples"}
+)
+# What is said of the rows of a plate, if it is said inside one.
+_OF_ROWS = (IndepMessenger, MarkovMessenger, MaskMessenger, ScaleMessenger)
+
+
+def _opens_plate(handler: Messenger) -> bool:
+    return isinstance(handler, IndepMessenger) and handler.name not in _REPETITIONS
+
+
+def is_handled() -> bool:
+    """Whether a handler of Pyro is at work, so that statements have an effect."""
+    return bool(runtime._PYRO_STACK)
+
+
+def in_plate() -> bool:
+    """Whether a plate of the model is open."""
+    return any(map(_opens_plate, runtime._PYRO_STACK))
+
+
+@contextmanager
+def outside_plates() -> Iterator[None]:
+    """A stretch of code that runs as if it stood before the outermost plate of the model.
+
+    The plates themselves do not apply, nor do the masks, scales and Markov contexts inside them.
+    Other handlers (conditions, traces) do.
+    """
+    stack, allocated = runtime._PYRO_STACK, runtime._DIM_ALLOCATOR._stack
+    plates = [i for i, handler in enumerate(stack) if _opens_plate(handler)]
+    hidden = {
+        i: handler
+        for i, handler in enumerate(stack)
+        if plates and i >= plates[0] and isinstance(handler, _OF_ROWS)
+        if not isinstance(handler, IndepMessenger) or _opens_plate(handler)
+    }
+    dims = allocated[:]
+    for i in hidden:
+        stack[i] = Messenger()
+    allocated[:] = [name if name in _REPETITIONS else None for name in dims]
+    try:
+        yield
+    finally:
+        allocated[:] = dims
+        for i, handler in hidden.items():
+            stack[i] = handler
+
+
+class Watch(Messenger):
+    """Takes note of the plates that one sample statement is in."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+        self.plates: Plates = ()
+        self.computed = False
+
+    def _postprocess_message(self, msg: Msg) -> None:
+        if msg["type"] == "sample" and msg["name"] == self._name:
+            stack: Plates = msg["cond_indep_stack"]
+            self.plates = tuple(frame for frame in stack if frame.name not in _REPETITIONS)
+            self.computed = bool((msg["infer"] or {}).get("_deterministic"))
+
+
+def takes_any_length(fn: object) -> bool:
+    """Whether a distribution is of sequences of no certain length, of whose shape it says 1."""
+    if isinstance(fn, IndependentHMM):
+        return takes_any_length(fn.base_dist)
+    if isinstance(fn, HiddenMarkovModel):
+        return fn.duration is None
+    # Pyro's contributions are no part of what every program loads.
+    return type(fn).__name__ == "MissingDataDiscreteHMM"
+
+
 def is_full_plate(fn: object) -> bool:
     """Whether ``fn`` is the index draw of a plate that is not subsampled: no randomness in it."""
     return isinstance(fn, _Subsample) and (
@@ -146,6 +233,37 @@ def plate_rows(fn: object) -> int | None:
     """How many rows the plate of this index draw says it takes; ``None`` if it does not say."""
     rows: int | None = fn.subsample_size if isinstance(fn, _Subsample) else None
     return rows
+
+
+def plate_indices() -> dict[str, Tensor]:
+    """The indices of all plates that are open, by name; those without a size have none."""
+    found: dict[str, Tensor] = {}
+    for handler in runtime._PYRO_STACK:
+        if isinstance(handler, SubsampleMessenger) and handler._indices is not None:
+            indices: object = handler._indices
+            found[handler.name] = torch.as_tensor(indices)
+    return found
+
+
+def indices_of(plate: SubsampleMessenger) -> Tensor:
+    """The indices of a plate with a size."""
+    return torch.as_tensor(cast("Any", plate._indices))
+
+
+def batch_mask(fn: object) -> Tensor | bool | None:
+    """The mask that a distribution brings along, by element of its batch."""
+    mask: Tensor | bool | None = None
+    while isinstance(fn, MaskedDistribution | ExpandedDistribution):
+        if isinstance(fn, MaskedDistribution):
+            mask = both_masks(mask, fn._mask)
+        fn = fn.base_dist
+    return mask
+
+
+def stored_params() -> dict[str, Tensor]:
+    """The unconstrained parameters in Pyro's own store."""
+    params: dict[str, Tensor] = dict(_STORE._params)
+    return params
 
 
 def wrapped_by(fn: object) -> object | None:
@@ -242,6 +360,11 @@ def kl_divergence(q: TorchDistributionMixin, p: TorchDistributionMixin) -> Tenso
     except NotImplementedError:
         return None
     return torch.as_tensor(divergence)
+
+
+# Says to losses that a guide itself decides what masks its site: it knows whether the value of a
+# masked element counts elsewhere.
+OWN_MASK: Any = {"_own_mask": True}
 
 
 def own_mask(fn: object) -> Tensor | bool | None:
@@ -396,6 +519,17 @@ def as_they_are() -> AbstractContextManager[object]:
     return block
 
 
+_saved_hooks: Callable[[bool], tuple[object, object] | None] = getattr(
+    cast("Any", torch._C)._autograd, "_top_saved_tensors_default_hooks", lambda _: None
+)
+
+
+def is_checkpointed() -> bool:
+    """Whether what runs now runs again in the backward pass, by ``torch.utils.checkpoint``."""
+    hooks = _saved_hooks(True)
+    return hooks is not None and getattr(hooks[0], "__module__", "") == "torch.utils.checkpoint"
+
+
 def is_tracing() -> bool:
     """Whether a graph is being made, so that numbers cannot be looked at."""
     return _len_torch_dispatch_stack() > 0 or torch.compiler.is_compiling()
@@ -436,15 +570,45 @@ def repeated(value: Tensor, size: int, dim: int) -> Tensor:
     return result.contiguous()
 
 
+_PROTOTYPES = (prototype_hide_fn, cast("Any", AutoGaussian)._prototype_hide_fn)
+
+
+def refuse_setup() -> None:
+    """Refuse a guide of Pyro's that runs its model for the first time, before it takes any note.
+
+    Raises:
+        DeclarationError: if one is doing so.
+    """
+    for handler in runtime._PYRO_STACK:
+        if not isinstance(handler, BlockMessenger) or handler.hide_fn not in _PROTOTYPES:
+            continue
+        guide = _setting_up()
+        of_all = isinstance(guide, AutoContinuous)
+        name = f"{type(guide).__name__}.{'loc' if of_all else 'locs.<site>'}"
+        raise DeclarationError(_adoption_message(name))
+
+
+def _setting_up() -> object:
+    """The guide of Pyro's that is in its first call, further down Python's own stack."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_name != "_setup_prototype":
+        frame = frame.f_back
+    return frame.f_locals.get("self")
+
+
+def _adoption_message(name: str) -> str:
+    return (
+        f"The parameter {name!r} is made by a PyroModule in its first call, as Pyro's guides do: "
+        "it would keep this run's numbers for itself. Call it once outside of apply and init, "
+        "`guide(*args)`; from then on it runs in them."
+    )
+
+
 def let_not_adopt(value: Tensor, name: str) -> Tensor:
     """``value``, so marked that a PyroModule which sets itself up in a run says why it cannot."""
 
     def unconstrained() -> Tensor:
-        raise DeclarationError(
-            f"The parameter {name!r} is made by a PyroModule in its first call, as Pyro's guides "
-            "do: it would keep this run's numbers for itself. Call it once outside of apply and "
-            "init, `guide(*args)`; from then on it runs in them."
-        )
+        raise DeclarationError(_adoption_message(name))
 
     marked = value.view_as(value)
     setattr(marked, "unconstrained", unconstrained)  # noqa: B010

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from inspect import getattr_static
 from typing import Any, Literal, TypeAlias
 
@@ -11,7 +11,7 @@ import attrs
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent
+from torch.distributions import Distribution, Independent, transform_to
 
 from ._bind import bind
 from ._boundary import concretely
@@ -19,6 +19,7 @@ from ._errors import DeclarationError
 from ._errors import describe as shown
 from ._execute import Outcome, Setting, execute, root_of
 from ._fields import Field, PyroParam
+from ._init import initial
 from ._isolation._boundary import intact
 from ._module import Module
 from ._node import Node, nodes
@@ -26,18 +27,29 @@ from ._scope import OVERRIDES, join
 from ._sites import Site
 from .random import key
 
-Role: TypeAlias = Literal["learnable", "random", "frozen", "deterministic"]
-_ROLES: tuple[Role, ...] = ("learnable", "random", "frozen", "deterministic")
+Role: TypeAlias = Literal["learnable", "random", "frozen", "deterministic", "observed"]
+_ROLES: tuple[Role, ...] = ("learnable", "random", "frozen", "deterministic", "observed")
+# What is computed or given is no part of the model's own size.
+_UNCOUNTED: tuple[Role, ...] = ("deterministic", "observed")
 
 
 @attrs.frozen
 class Entry:
-    """One line of a description: a parameter or random variable."""
+    """One line of a description: a parameter or random variable.
+
+    Attributes:
+        path: Its dotted path.
+        shape: Its shape; ``None`` where only a run with data could tell.
+        role: What it is to the model.
+        prior: The distribution of a site.
+        plates: The names of the plates that a site is in, outermost first; empty without a run.
+    """
 
     path: str
     shape: tuple[int, ...] | None
     role: Role
     prior: str = ""
+    plates: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -63,10 +75,12 @@ class Description:
     entries: tuple[Entry, ...]
 
     def __repr__(self) -> str:
-        rows = [("path", "shape", "role", "prior")]
+        in_plates = any(entry.plates for entry in self.entries)
+        rows = [["path", "shape", *(["plates"] if in_plates else []), "role", "prior"]]
         for entry in self.entries:
             shape = "?" if entry.shape is None else str(list(entry.shape))
-            rows.append((entry.path, shape, entry.role, entry.prior))
+            plates = [", ".join(entry.plates)] if in_plates else []
+            rows.append([entry.path, shape, *plates, entry.role, entry.prior])
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -79,48 +93,107 @@ class Description:
         for entry in self.entries:
             numbers[entry.role] += entry.size
         roles = [role for role in _ROLES if role in numbers]
-        total = sum(numbers[role] for role in roles if role != "deterministic")
+        total = sum(numbers[role] for role in roles if role not in _UNCOUNTED)
         each = ", ".join(f"{numbers[role]:,} {role}" for role in roles)
         return f"total: {total:,} numbers{f' ({each})' if each else ''}"
 
 
 @intact
-def describe(model: Module, /) -> Description:
+def describe(
+    model: Module | Callable[..., object], /, *args: object, **kwargs: object
+) -> Description:
     """The parameters and random variables of a model: path, shape, role and prior of each.
 
     The role is ``learnable`` (in the params dict), ``random`` (a site with a prior), ``frozen`` (a
-    parameter of a ``torch.nn`` module that keeps its value), or ``deterministic``. Shapes are
-    those that the model sees. A prior that reads other fields is shown for one draw of these.
+    parameter of a ``torch.nn`` module that keeps its value), ``deterministic`` or ``observed``.
+    Shapes are those that the model sees. A prior that reads other fields is shown for one draw of
+    these.
+
+    With arguments the model is run once on them. Then the sites and parameters of ``pyro``
+    statements are listed too, and each site has the shape that it has in the run, and the plates
+    that it is in: a field that became local to a plate of 85 rows is seen to be 85 numbers.
 
     Args:
-        model: A Module. What ``pyro`` statements in ``forward`` make is not listed: that needs
-            data, see :func:`trace`.
+        model: A Module; with arguments any Pyro model.
+        *args: The model's arguments, for a run.
+        **kwargs: The same, by name.
 
     Returns:
         A :class:`Description`, whose ``repr`` is an aligned table.
 
     Example:
-        >>> import torch, pyro.distributions as dist
+        >>> import pyro, torch, pyro.distributions as dist
         >>> from torch import nn
-        >>> from purepyro import describe, lift
+        >>> from purepyro import Module, PyroSample, describe, lift
         >>> describe(lift(nn.Linear(3, 2), {"weight": dist.Normal(0.0, 1.0)}))
         path    shape   role       prior
         weight  [2, 3]  random     Normal(0, 1)
         bias    [2]     learnable
         total: 8 numbers (2 learnable, 6 random)
+        >>> class Noise(Module):
+        ...     noise = PyroSample(dist.HalfNormal(1.0), local=True)
+        ...
+        ...     def forward(self, y):
+        ...         with pyro.plate("rows", len(y)):
+        ...             pyro.sample("y", dist.Normal(0.0, self.noise), obs=y)
+        >>> describe(Noise(), torch.zeros(85))
+        path   shape  plates  role      prior
+        noise  [85]   rows    random    HalfNormal(1)
+        y      [85]   rows    observed  Normal(0, float32[85])
+        total: 85 numbers (85 random, 85 observed)
     """
     root = root_of(model)
-    if root is None:
+    runs = bool(args or kwargs)
+    if root is None and not runs:
         raise DeclarationError(
             f"describe was given {shown(model)}, which is no Module, so nothing is known of it "
-            "before it runs. Look at trace(model, params, key, *args) instead."
+            "before it runs. Pass its arguments too, describe(model, *args), or look at "
+            "trace(model, params, key, *args)."
         )
+    entries = {entry.path: entry for entry in (_static(root) if root is not None else ())}
+    if runs:
+        with torch.no_grad():
+            outcome = initial(model, key(0), args, kwargs)
+        for entry in _of_run(outcome):
+            known = entries.get(entry.path)
+            # A parameter of a network that is a site has its place already.
+            entries[entry.path] = entry if known is None else attrs.evolve(known, **_seen(entry))
+    return Description(tuple(entries.values()))
+
+
+def _of_run(outcome: Outcome[object]) -> Iterator[Entry]:
+    """What the sites and parameters of one run are."""
+    for name, value in outcome.params.items():
+        constrained = transform_to(outcome.constraints[name])(value)
+        yield Entry(name, tuple(constrained.shape), "learnable")
+    for site in outcome.sites.values():
+        role = _ROLE_OF_KIND.get(site.kind)
+        if role is not None:
+            prior = "" if role == "deterministic" else prior_text(site.fn)
+            plates = tuple(frame.name for frame in site.plates)
+            yield Entry(site.name, tuple(site.value.shape), role, prior, plates)
+
+
+_ROLE_OF_KIND: Mapping[str, Role] = {
+    "latent": "random",
+    "observed": "observed",
+    "deterministic": "deterministic",
+}
+
+
+def _seen(entry: Entry) -> dict[str, Any]:
+    """What a run tells of an entry."""
+    return {name: getattr(entry, name) for name in ("shape", "role", "prior", "plates")}
+
+
+def _static(root: Node) -> Iterator[Entry]:
+    """What is known of a Module before it runs."""
     values: dict[str, Tensor] = {}
     with concretely(), torch.no_grad():
         outcome: Outcome[None] = execute(
             lambda: _read_all(root, values), key(0), (), {}, Setting(collect=True)
         )
-    return Description(tuple(_entries(root, values, outcome)))
+    return _entries(root, values, outcome)
 
 
 def _read_all(root: Node, values: dict[str, Tensor]) -> None:

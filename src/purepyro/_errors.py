@@ -81,6 +81,10 @@ class GradientError(PurepyroError, RuntimeError):
     """A gradient was wanted through a compiled function."""
 
 
+class OutOfRangeError(PurepyroError, IndexError, RuntimeError):
+    """An index in compiled code names no element; torch has either of the two for it."""
+
+
 class SpecializationError(PurepyroError, RuntimeError):
     """A compiled function was called with too many kinds of arguments."""
 

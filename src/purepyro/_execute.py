@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from types import MethodType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
 import attrs
@@ -27,7 +27,7 @@ from ._inputs import Inputs
 from ._isolation._boundary import Before, alone, settled
 from ._nets import ACTIVE, Nets
 from ._node import Node
-from ._scope import FIELDS, GIVEN
+from ._scope import FIELDS, GIVEN, RUNNING, Running
 from ._sites import Recorder, Site
 from ._skeleton import forget_compiled, refuse_script
 from ._snapshot import Snapshot
@@ -71,6 +71,7 @@ class Setting:
     state: Mapping[str, Tensor] | None = None
     collect: bool = False
     draws: bool = True
+    elsewhere: Mapping[str, Tensor] = attrs.field(factory=dict)
 
 
 def execute(
@@ -126,14 +127,19 @@ class Joint:
     Attributes:
         substitution: What stands for which parameter.
         mode: What redirects torch's functions.
+        models: All models that are run, with what they are given.
         snapshot: The networks and transforms, to be put back.
+        constraints: Those of the parameters that the runs so far have said.
         buffers: Those of each run.
         before: What the thread was like, as soon as that is known.
     """
 
     substitution: Substitution
     mode: RunMode
+    models: tuple[Callable[..., object], ...] = ()
+    call: Call | None = None
     snapshot: Snapshot = attrs.field(factory=Snapshot)
+    constraints: dict[str, Constraint] = attrs.field(factory=dict)
     buffers: list[Buffers] = attrs.field(factory=list)
     before: Before | None = None
     _over: bool = False
@@ -167,7 +173,8 @@ def jointly(models: tuple[Callable[..., object], ...], call: Call, body: Callabl
     """What ``body`` returns, which runs the models, by :func:`execute`, and scores their sites."""
     find = partial(_register_all, models, call) if len(models) > 1 else None
     substitution = Substitution((call.params, call.args, call.kwargs), find)
-    return _whole(Joint(substitution, RunMode(call.key, substitution)), body)
+    joint = Joint(substitution, RunMode(call.key, substitution), models, call)
+    return _whole(joint, body)
 
 
 def _whole(joint: Joint, body: Callable[[Joint], R]) -> R:
@@ -210,8 +217,27 @@ def require_in_params(model: Callable[..., object], joint: Joint, results: objec
             _REACHED.add(owner)
 
 
-# The parameters that plain models register, which is found out by running them.
-_REGISTERED: WeakKeyDictionary[Callable[..., object], dict[str, Tensor]] = WeakKeyDictionary()
+class _Statements(NamedTuple):
+    """What the statements of a plain model say of its parameters."""
+
+    originals: dict[str, Tensor]
+    constraints: dict[str, Constraint]
+
+
+# Which is found out by running them.
+_STATEMENTS: WeakKeyDictionary[Callable[..., object], _Statements] = WeakKeyDictionary()
+
+
+def _constraint_in(joint: Joint, name: str) -> Constraint | None:
+    """The constraint of a parameter, as some other of the models has it."""
+    if len(joint.models) < 2 or joint.call is None:
+        return None
+    for model in joint.models:
+        if root_of(model) is None:
+            found = _statements_of(model, joint.call).constraints.get(name)
+            if found is not None:
+                return found
+    return None
 
 
 def _register_all(
@@ -221,27 +247,27 @@ def _register_all(
     for model in models:
         if root_of(model) is not None:
             continue
-        for name, original in _registered_by(model, call).items():
+        for name, original in _statements_of(model, call).originals.items():
             if substitution.name_of(original) is None:
                 value = call.params.get(name)
                 substitution.register(name, original, original.detach() if value is None else value)
 
 
-def _registered_by(model: Callable[..., object], call: Call) -> Mapping[str, Tensor]:
+def _statements_of(model: Callable[..., object], call: Call) -> _Statements:
     try:
-        known = _REGISTERED.get(model)
+        known = _STATEMENTS.get(model)
     except TypeError:  # it cannot be hashed
         known = None
     if known is None:
         substitution = Substitution((call.params, call.args, call.kwargs))
         setting = Setting(params=call.params, collect=True)
         # The run itself is of no interest, nor how far it comes.
+        joint = Joint(substitution, RunMode(call.key, substitution))
         with suppress(Exception), torch.no_grad():
-            joint = Joint(substitution, RunMode(call.key, substitution))
             _whole(joint, lambda joint: _run(joint, model, call, setting))
-        known = dict(substitution.originals)
+        known = _Statements(dict(substitution.originals), joint.constraints)
         with suppress(TypeError):
-            _REGISTERED[model] = known
+            _STATEMENTS[model] = known
     return known
 
 
@@ -284,10 +310,14 @@ def _run(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) ->
         collect=setting.collect,
         draws=setting.draws,
         on_network=partial(_adopt, joint, buffers),
+        shared=joint.constraints,
+        find_constraint=partial(_constraint_in, joint),
+        elsewhere=setting.elsewhere,
     )
     given = None if setting.collect else frozenset(setting.params)
     fields: set[str] = set()
     nets = Nets(joint.substitution, buffers)
+    running = RUNNING.set(Running(call.key, setting.params, setting.collect, answers.params_read))
     tokens = ACTIVE.set(nets), GIVEN.set(given), FIELDS.set(fields)
     joint.mode.source = KeySource(call.key, "<torch>")
     joint.buffers.append(buffers)
@@ -316,6 +346,7 @@ def _run(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) ->
         ACTIVE.reset(tokens[0])
         GIVEN.reset(tokens[1])
         FIELDS.reset(tokens[2])
+        RUNNING.reset(running)
         buffers.finish()
     if recorder.holds_networks:
         joint.stay_redirected()
@@ -350,7 +381,7 @@ def _note_local_fields(error: Exception, sites: Iterable[Site]) -> None:
             error.add_note(
                 f"The field {site.name!r} was first read inside the plate {plates}, so it is local "
                 f"to it and has the shape {list(site.value.shape)}. For one value, read the field "
-                "before the plate."
+                "before the plate, or declare it with local=False."
             )
 
 

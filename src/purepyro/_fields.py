@@ -21,8 +21,10 @@ from torch.distributions import Distribution as TorchDistribution
 from torch.distributions.constraints import Constraint
 from typing_extensions import TypeVar
 
-from ._boundary import emit_sample
+from ._boundary import Plates, emit_sample
 from ._errors import DeclarationError, DtypeError, FrozenError, describe
+from ._node import Node
+from ._plates import warn_local
 from ._scope import OVERRIDES, read
 from ._types import Prior
 
@@ -36,6 +38,14 @@ class Field(Generic[Owner]):
 
     name: str | None = None
     once: bool = True
+    local: bool | None = True
+    # Of the parameter of a network in whose place the declaration stands.
+    shape: torch.Size | None = None
+
+    def fitting(self, shape: torch.Size | None) -> Self:
+        """The declaration itself, marked as one for a parameter of that shape."""
+        self.shape = shape
+        return self
 
     def __set_name__(self, owner: type, name: str) -> None:
         # The same object under a second name is refused by Module, with a better error.
@@ -59,6 +69,9 @@ class Field(Generic[Owner]):
     def emit(self, path: str, owner: object) -> Tensor:
         """Emit the effect of the field at ``path`` and return its answer."""
         raise NotImplementedError
+
+    def became_local(self, path: str, owner: object, value: Tensor, plates: Plates) -> None:
+        """Take note that the first read, inside ``plates``, made the field local to them."""
 
 
 class PyroParam(Field[Owner]):
@@ -131,7 +144,7 @@ class PyroParam(Field[Owner]):
 
     def initial(self, path: str, owner: object) -> Tensor:
         """The initial constrained value on ``owner``, a tensor of its own."""
-        init = self.init if isinstance(self.init, Tensor) else _call(self.init, owner)
+        init = self.init if isinstance(self.init, Tensor) else call_with(self.init, owner)
         if not isinstance(init, Tensor):
             raise DeclarationError(
                 f"The initial value of the parameter {path!r} is {describe(init)}, which is "
@@ -157,12 +170,21 @@ class PyroSample(Field[Owner]):
     """Declares a random variable, as a class attribute or on a method.
 
     The field reads as one draw a run. The draw happens at the first read and depends on the run's
-    key and the field's dotted path alone. Read first inside a plate, it is local to the plate.
+    key and the field's dotted path alone.
+
+    Where the first read is inside a plate, directly or through another field's prior, the field
+    becomes local to the plate, as in Pyro: one draw for each row. That is seldom meant, so it warns
+    unless ``local`` says what is.
 
     Args:
         prior: A distribution of Pyro; or a callable of the instance that returns one, and may read
             other fields (a hierarchy); or one that returns a Tensor, which declares a
             deterministic site: recorded, with no density.
+        local: What a first read inside a plate means. ``False``: the field is drawn once, as if it
+            were read before the outermost plate, wherever it is read. ``True``: it is local to the
+            plate. ``None``: the same, with a warning, once for each class and field. A plate
+            by which Pyro's own algorithms repeat a whole model (``vectorize_particles``,
+            ``parallel=True``) is none of the model's plates.
         infer: Settings of the site for inference algorithms, as in ``pyro.sample``.
 
     Raises:
@@ -190,14 +212,22 @@ class PyroSample(Field[Owner]):
         self,
         prior: Distribution | Callable[[], Prior] | Callable[[Owner], Prior] | None = None,
         *,
+        local: bool | None = None,
         infer: Mapping[str, object] | None = None,
     ) -> None:
+        if local is not None and not isinstance(local, bool):
+            raise DeclarationError(
+                f"PyroSample got local={describe(local)}. Write local=False for one draw outside "
+                "of plates, local=True for one a row of the plate that reads it first, or leave it "
+                "out."
+            )
+        self.local = local
         self.infer = dict(infer or {})
         self.prior = prior if prior is None else _checked_prior(prior)
 
     def __call__(self, prior: Callable[[Other], Prior]) -> PyroSample[Other]:
-        """The decorator form with arguments: ``@PyroSample(infer=...)``."""
-        return PyroSample(prior, infer=self.infer)
+        """The decorator form with arguments: ``@PyroSample(local=...)``."""
+        return PyroSample(prior, local=self.local, infer=self.infer)
 
     def emit(self, path: str, owner: object) -> Tensor:
         """Emit ``pyro.sample`` or ``pyro.deterministic`` at ``path``."""
@@ -211,11 +241,16 @@ class PyroSample(Field[Owner]):
             f"nor a Tensor. {_prior_advice(prior)}"
         )
 
+    def became_local(self, path: str, owner: object, value: Tensor, plates: Plates) -> None:
+        """Warn, once for each class and field, if nothing says that this is meant."""
+        if self.local is None and isinstance(owner, Node):
+            warn_local(path, owner, value, plates)
+
     def _prior_on(self, path: str, owner: object) -> object:
         if isinstance(self.prior, Distribution) or self.prior is None:
             return self.prior
         try:
-            return _call(self.prior, owner)
+            return call_with(self.prior, owner)
         except Exception as error:
             error.add_note(f"This happened while building the prior of the site {path!r}.")
             raise
@@ -241,7 +276,8 @@ def static(*, default: Any = attrs.NOTHING) -> Any:
     return attrs.field(default=default, metadata={"static": True})
 
 
-def _call(fn: Callable[..., object] | None, owner: object) -> object:
+def call_with(fn: Callable[..., object] | None, owner: object) -> object:
+    """What a callable of the instance, or of nothing, returns."""
     if fn is None:
         return None
     return fn(owner) if _arity(fn) else fn()

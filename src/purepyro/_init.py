@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ParamSpec, overload
 from weakref import WeakKeyDictionary
 
@@ -92,6 +93,7 @@ def initial(
     kwargs: Mapping[str, Any],
     *,
     beside: Callable[..., object] | None = None,
+    elsewhere: Values = MappingProxyType({}),
 ) -> Outcome[object]:
     """A run that collects parameters: the declared ones, then those of running the model.
 
@@ -101,6 +103,7 @@ def initial(
         args: Arguments of the model.
         kwargs: The same, by name.
         beside: Another model, which may register networks that this one computes with.
+        elsewhere: Starting values of parameters that the other one starts.
     """
     root = root_of(model)
     params: Params = {}
@@ -112,7 +115,7 @@ def initial(
         if not (type(root).starts_by_running or args or kwargs):
             return of_fields
         params, constraints = of_fields.params, of_fields.constraints
-    setting = Setting(params=params, collect=True)
+    setting = Setting(params=params, collect=True, elsewhere=elsewhere)
     models = (model,) if beside is None else (model, beside)
 
     def collected(joint: Joint) -> Outcome[object]:

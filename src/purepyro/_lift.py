@@ -13,11 +13,12 @@ from ._bind import Held
 from ._boundary import is_transforming
 from ._errors import DeclarationError, MutationError, UnsupportedLayerError, describe
 from ._fields import Field, PyroParam, PyroSample
+from ._fitted import check_overrides, fitted
 from ._module import HasForward, Module
-from ._node import Node, parameters_of
+from ._node import Node, parameters_of, with_overrides
 from ._priors import Priors, PriorsByKind, matching, priors_of
 from ._reset import Fresh, layer_text
-from ._scope import BINDING, OVERRIDES, Binding, join
+from ._scope import BINDING, Binding, join
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -131,17 +132,17 @@ def lift(
                 f"{type(priors[name]).__name__}. It can be one or the other: narrow the pattern, "
                 f"or write prior={{{name!r}: None, ...}}."
             )
+    parameters = dict(parameters_of(module))
     declarations: dict[str, Field] = {}
     for name in names:
         if name in priors:
-            declarations[name] = PyroSample(priors[name])
+            declarations[name] = fitted(name, PyroSample(priors[name]), parameters[name])
         elif name in held:
             declarations[name] = Held()
         elif reinitialize:
             declarations[name] = PyroParam(Fresh("net", name))
     lifted = Lifted(net)
-    lifted.__dict__[OVERRIDES] = declarations
-    return lifted
+    return with_overrides(lifted, declarations, check_overrides) if declarations else lifted
 
 
 def _network(net: object) -> nn.Module:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from functools import partial, wraps
 from types import FunctionType
 from typing import (
     Any,
@@ -21,6 +21,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ._bind import bind, is_bound
+from ._boundary import is_handled
 from ._errors import DeclarationError, FrozenError, describe
 from ._fields import Field, PyroParam, static
 from ._nets import ACTIVE
@@ -29,7 +30,9 @@ from ._recipes import Portable, arrived
 from ._substitute import Substitution, SubstitutionMode
 
 P = ParamSpec("P")
+R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+M = TypeVar("M", bound=Node)
 
 
 class HasForward(Protocol[P, R_co]):
@@ -83,6 +86,9 @@ class Module(Node):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__declarations__ = _declarations(cls)
+        for name, value in list(vars(cls).items()):
+            if isinstance(value, FunctionType) and not name.startswith("_"):
+                setattr(cls, name, _method(value))
         attrs.frozen(slots=False, eq=False, repr=False, field_transformer=_guard_fields)(cls)
         # attrs puts its own pair here; ours say what to write instead.
         del cls.__setattr__, cls.__delattr__
@@ -91,12 +97,8 @@ class Module(Node):
         """Run ``forward``: inside a run as part of it, outside as an ordinary Pyro model."""
         if not isinstance(self, Module) or is_bound(self):
             return self.forward(*args, **kwargs)
-        substitution = Substitution(strict=False)
-        node = _runnable(self, substitution)
-        if not substitution or ACTIVE.get() is not None:
-            return node.forward(*args, **kwargs)
-        with SubstitutionMode(substitution):
-            return node.forward(*args, **kwargs)
+        _require_forward(self)
+        return _as_run(self, lambda bound: bound.forward(*args, **kwargs))
 
     # Never: nothing may be assigned, also to a name that is none (a typo), and checkers say so.
     def __setattr__(self, name: str, value: Never) -> None:
@@ -119,20 +121,39 @@ class Module(Node):
         return _text_of(self)
 
 
-Runnable = TypeVar("Runnable")
+def _method(fn: Callable[..., object]) -> Callable[..., object]:
+    """A public method which, run by a handler of Pyro, is an ordinary Pyro model as a whole.
+
+    Without it ``pyro.infer.SVI(v.model, v.guide, ...)`` would see the networks of ``v`` as plain
+    ones, and learn nothing.
+    """
+
+    @wraps(fn)
+    def method(self: Node, *args: object, **kwargs: object) -> object:
+        if is_bound(self) or not is_handled():
+            return fn(self, *args, **kwargs)
+        return _as_run(self, lambda bound: fn(bound, *args, **kwargs))
+
+    return method
 
 
-def _runnable(module: Runnable, substitution: Substitution) -> Runnable:
-    """The copy of ``module`` for a run of its own."""
-    assert isinstance(module, Module)
+def _as_run(module: M, run: Callable[[M], R]) -> R:
+    """What ``run`` gives for the bound copy of a module, whose networks compute with its values."""
+    substitution = Substitution(strict=False)
+    bound = bind(module, substitution)
+    assert isinstance(bound, type(module))
+    if not substitution or ACTIVE.get() is not None:
+        return run(bound)
+    with SubstitutionMode(substitution):
+        return run(bound)
+
+
+def _require_forward(module: Node) -> None:
     if not callable(getattr(module, "forward", None)):
         raise DeclarationError(
             f"{type(module).__name__} was called, but has no forward, so there is nothing to run. "
             "Define `def forward(self, ...)`, or read its fields from a Module that holds it."
         )
-    bound = bind(module, substitution)
-    assert isinstance(bound, type(module))
-    return bound
 
 
 def _declarations(cls: type[Module]) -> dict[str, Field[Any]]:

@@ -14,8 +14,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import Distribution as TorchDistribution
 
-from ._convert import converted
-from ._errors import DeclarationError, ShapeError, UnknownNameError, describe, near
+from ._errors import DeclarationError, UnknownNameError, describe, near
+from ._fitted import fitted_prior
 from ._node import parameters_of
 
 PriorRule: TypeAlias = Callable[[str, Tensor], TorchDistributionMixin | None]
@@ -232,33 +232,4 @@ def _fitted(name: str, value: Tensor, choice: object) -> TorchDistributionMixin 
     prior = choice
     if not isinstance(prior, TorchDistribution) and callable(prior):
         prior = prior(name, value.clone())
-    if prior is None:
-        return None
-    if not isinstance(prior, TorchDistributionMixin):
-        family = type(prior).__name__
-        advice = (
-            f"It is torch's: write pyro.distributions.{family}(...), which Pyro can sample."
-            if isinstance(prior, TorchDistribution)
-            else "Give a distribution of pyro.distributions, None, or a callable (name, value) "
-            "that returns one of these."
-        )
-        raise DeclarationError(
-            f"The prior of the parameter {name!r} is {describe(prior)}, which is no distribution "
-            f"of Pyro. {advice}"
-        )
-    return converted(_shaped(name, value, prior), value.dtype, value.device)
-
-
-def _shaped(name: str, value: Tensor, prior: TorchDistributionMixin) -> TorchDistributionMixin:
-    batch, event, shape = prior.batch_shape, prior.event_shape, value.shape
-    rows = shape[: len(shape) - len(event)]
-    fits = len(event) <= len(shape) and shape[len(rows) :] == event and batch in ((), rows)
-    if not fits:
-        raise ShapeError(
-            f"The prior {type(prior).__name__} of the parameter {name!r} has batch shape "
-            f"{list(batch)} and event shape {list(event)}, but the parameter is {describe(value)}. "
-            "A prior of one number is expanded to the parameter; any other must have its shape, "
-            f"{list(shape)}."
-        )
-    expanded = prior if batch == rows else prior.expand(rows)
-    return expanded.to_event(len(rows))
+    return None if prior is None else fitted_prior(name, prior, value)

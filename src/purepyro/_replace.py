@@ -10,8 +10,20 @@ from torch import nn
 
 from ._errors import DeclarationError, UnknownNameError, describe, near
 from ._fields import Field
+from ._fitted import check_overrides, fitted, network_parameters
 from ._module import Module
-from ._node import Node, children, evolved, fields_of, map_children, nodes, parameters_of, parts_of
+from ._node import (
+    Node,
+    children,
+    evolved,
+    fields_of,
+    map_children,
+    nodes,
+    parameters_of,
+    parts_of,
+    plain_class,
+    with_overrides,
+)
 from ._scope import OVERRIDES, join
 
 M = TypeVar("M", bound=Module)
@@ -34,6 +46,8 @@ def replace(model: M, changes: Mapping[str, object], /) -> M:
     Raises:
         UnknownNameError: if a path leads nowhere.
         DeclarationError: if something stands there that cannot; if one path is inside another.
+        ShapeError: if a declaration has another shape than the network's parameter whose place it
+            takes. One number is expanded to the parameter's shape, as ``lift`` does.
 
     Example:
         >>> import torch, pyro.distributions as dist
@@ -52,7 +66,7 @@ def replace(model: M, changes: Mapping[str, object], /) -> M:
     for path, new in changes.items():
         _Resolver(model, path, new, edits).at(model, path.split("."))
     copy = _Rebuilder(edits).visit(model, "")
-    assert isinstance(copy, type(model))
+    assert isinstance(copy, plain_class(type(model)))
     return copy
 
 
@@ -80,7 +94,7 @@ class _Resolver:
         if isinstance(node, Module) and head in type(node).__declarations__ and not rest:
             edit.overrides[head] = self._declaration()
         elif ".".join(parts) in _inline_parameters(node):
-            edit.overrides[".".join(parts)] = self._declaration()
+            self._network(_inline_parameters(node)[".".join(parts)])
         elif head not in attrs.fields_dict(type(node)):
             raise self._unknown()
         elif not rest:
@@ -94,9 +108,10 @@ class _Resolver:
         if isinstance(value, Node):
             self.at(value, parts[depth:])
         elif isinstance(value, nn.Module):
-            if ".".join(parts[depth:]) not in dict(parameters_of(value)):
+            own = dict(parameters_of(value))
+            if ".".join(parts[depth:]) not in own:
                 raise self._unknown()
-            edit.overrides[".".join(parts)] = self._declaration()
+            self._network(own[".".join(parts[depth:])])
         else:
             items = dict(children(value))
             if parts[depth] not in items:
@@ -108,6 +123,16 @@ class _Resolver:
                 container = edit.fields.get(parts[0], getattr(node, parts[0]))
                 new = self._value(item)
                 edit.fields[parts[0]] = _with_item(container, parts[1:], new)
+
+    def _network(self, parameter: nn.Parameter) -> None:
+        """Note the change of a network's parameter at its first place, where runs look for it."""
+        declaration = self._declaration()
+        for _, node in nodes(self.root):
+            for name, own in network_parameters(node).items() if isinstance(node, Node) else ():
+                if own is parameter:
+                    edit = self.edits.setdefault(id(node), _Edit())
+                    edit.overrides[name] = fitted(self.path, declaration, parameter)
+                    return
 
     def _declaration(self) -> Field:
         if isinstance(self.new, Field):
@@ -161,11 +186,11 @@ class _Rebuilder:
                 changes[name] = new
         if not changes and not edit.overrides:
             return node
-        # Not a shallow copy: validators and __attrs_post_init__ have a say in new values.
         copy = evolved(node, changes)
         overrides = {**node.__dict__.get(OVERRIDES, {}), **edit.overrides}
         if overrides:
-            copy.__dict__[OVERRIDES] = overrides
+            with_overrides(copy, overrides, check_overrides)
+            check_overrides(copy)
         return copy
 
 
@@ -180,10 +205,15 @@ def _with_item(container: object, parts: list[str], new: object) -> object:
     return map_children(container, "", visit)
 
 
-def _inline_parameters(node: Node) -> set[str]:
+def _inline_parameters(node: Node) -> dict[str, nn.Parameter]:
     """The parameters that a Module has under their own names, as the result of ``lift`` does."""
     nets = [value for _, part, value in parts_of(node) if not part]
-    return {name for net in nets if isinstance(net, nn.Module) for name, _ in parameters_of(net)}
+    return {
+        name: parameter
+        for net in nets
+        if isinstance(net, nn.Module)
+        for name, parameter in parameters_of(net)
+    }
 
 
 def _paths(root: Node) -> list[str]:

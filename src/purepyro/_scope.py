@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import Protocol
 
 import attrs
 from torch import Tensor
 
-from ._errors import CycleError, OutsideRunError
+from ._boundary import Plates, Watch, in_plate, outside_plates
+from ._errors import CycleError, DeclarationError, OutsideRunError
 
 # Keys of an instance's __dict__ that are no fields. `_BINDING` is set on the copies a run makes.
 BINDING = "_purepyro_binding"
@@ -23,14 +26,43 @@ class Declaration(Protocol):
         """Whether the value of the first read serves all later reads of a run."""
         ...
 
+    @property
+    def local(self) -> bool | None:
+        """Whether a first read inside a plate makes the field local to it."""
+        ...
+
     def emit(self, path: str, owner: object) -> Tensor:
         """Emit Pyro's effect for the site at ``path``; its answer is the field's value."""
+        ...
+
+    def became_local(self, path: str, owner: object, value: Tensor, plates: Plates) -> None:
+        """Take note that its first read, inside ``plates``, made the field local to them."""
         ...
 
 
 # The names of the parameters given to the run under way; None outside of runs, and where a run
 # may start new ones. A guide looks here for the sites it was fitted to.
 GIVEN: ContextVar[frozenset[str] | None] = ContextVar("purepyro_given", default=None)
+
+
+@attrs.frozen
+class Running:
+    """What the run under way was given: a guide runs its model with the same.
+
+    Attributes:
+        key: The key.
+        params: The parameters.
+        collects: Whether the run may start new ones.
+        params_read: The names of those that were asked for so far; a run inside adds its own.
+    """
+
+    key: Tensor
+    params: Mapping[str, Tensor]
+    collects: bool
+    params_read: set[str]
+
+
+RUNNING: ContextVar[Running | None] = ContextVar("purepyro_running", default=None)
 
 
 # The paths of the fields read in the run under way; None outside of runs.
@@ -43,21 +75,27 @@ class Scope:
     def __init__(self) -> None:
         self._values: dict[str, Tensor] = {}
         self._pending: list[str] = []
+        self._shared: list[str] = []  # of these, the fields that must not depend on a plate
+        self._plates: dict[str, Plates] = {}  # of the local fields
+        self._of_rows: set[str] = set()  # the fields whose priors read a local one
 
     def read(self, path: str, owner: object, declaration: Declaration) -> Tensor:
         """The value at ``path``; emits its effect at the first read only.
 
         Raises:
             CycleError: if reading the field needs its own value.
+            DeclarationError: if a field outside of plates needs one that is local to a plate.
         """
         value = self._values.get(path)
         if value is not None:
+            if path in self._plates:
+                self._use_local(path, value)
             return value
         if path in self._pending:
             raise CycleError(_cycle_message(self._pending, path))
         self._pending.append(path)
         try:
-            value = declaration.emit(path, owner)
+            value = self._emit(path, owner, declaration)
         finally:
             self._pending.pop()
         if declaration.once:
@@ -66,6 +104,33 @@ class Scope:
         if fields is not None:
             fields.add(path)
         return value
+
+    def _emit(self, path: str, owner: object, declaration: Declaration) -> Tensor:
+        if declaration.local is False:
+            self._shared.append(path)
+            try:
+                with outside_plates() if in_plate() else nullcontext():
+                    return declaration.emit(path, owner)
+            finally:
+                self._shared.pop()
+        if not in_plate():
+            return declaration.emit(path, owner)
+        with Watch(path) as watch:
+            value = declaration.emit(path, owner)
+        # A computed value has rows only if what it is computed from has.
+        if watch.plates and not (watch.computed and path not in self._of_rows):
+            self._plates[path] = watch.plates
+            self._of_rows.update(self._pending)
+            if not watch.computed:
+                declaration.became_local(path, owner, value, watch.plates)
+        return value
+
+    def _use_local(self, path: str, value: Tensor) -> None:
+        self._of_rows.update(self._pending)
+        if self._shared:
+            raise DeclarationError(
+                _local_message(self._shared[-1], path, self._plates[path], value)
+            )
 
 
 @attrs.frozen
@@ -108,4 +173,14 @@ def _outside_message(owner: str, name: str) -> str:
         "parameters live in the params dict and random variables are drawn from a key. "
         f"Read it inside forward, or run a method by apply(model.method, params, key, ...); "
         f"for a parameter's value write constrain(model, params)[{name!r}]."
+    )
+
+
+def _local_message(shared: str, path: str, plates: Plates, value: Tensor) -> str:
+    names = " and ".join(repr(frame.name) for frame in plates)
+    return (
+        f"The field {shared!r} is declared with local=False, so it is drawn once, outside of "
+        f"plates. But its prior needs the field {path!r}, which was first read inside the plate "
+        f"{names} and is local to it (shape {list(value.shape)}). Declare {path!r} with "
+        f"local=False too, or read it before the plate; or let {shared!r} be local by local=True."
     )

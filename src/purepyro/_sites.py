@@ -6,9 +6,11 @@ from traceback import walk_tb
 from typing import Literal
 
 import attrs
+import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
+from torch.distributions import biject_to
 
 from ._boundary import (
     Msg,
@@ -25,6 +27,7 @@ from ._errors import DuplicateSiteError
 from ._lazy import Lazy
 from ._snapshot import Snapshot
 from ._substitute import RunMode
+from .random._concrete import plain
 
 Kind = Literal["latent", "observed", "deterministic", "factor", "subsample"]
 
@@ -43,6 +46,7 @@ class Site:
     auxiliary: bool
     mode: RunMode | None = attrs.field(default=None, repr=False)
     marked: bool = False  # for enumeration
+    own_mask: bool = False  # whether the model's mask is none of a guide's site
 
     def log_density(self) -> Tensor:
         """The log density of the value, scaled and masked, of the shape of the site's batch."""
@@ -56,7 +60,28 @@ class Site:
         return self._scored()
 
     def _scored(self) -> Tensor:
-        return scale_and_mask(log_prob(self.fn, self.value), self.scale, self.mask)
+        return scale_and_mask(log_prob(self.fn, self._legal_value()), self.scale, self.mask)
+
+    def _legal_value(self) -> Tensor:
+        """The value; where it is NaN under a mask, a legal one, which has a gradient."""
+        value, mask = self.value, self.mask
+        if self.kind != "observed" or not isinstance(mask, Tensor) or not value.is_floating_point():
+            return value
+        by_event = mask.reshape(mask.shape + (1,) * self.fn.event_dim)
+        hidden = value.isnan() & ~by_event
+        seen = plain(hidden)
+        if seen is not None and not bool(seen.any()):
+            return value
+        return torch.where(hidden, feasible(self.fn).to(value), value)
+
+
+def feasible(fn: TorchDistributionMixin) -> Tensor:
+    """The point of the support that is zero in unconstrained space."""
+    if fn.support.is_discrete:
+        return torch.zeros(fn.shape())
+    transform = biject_to(fn.support)
+    value: Tensor = transform(torch.zeros(transform.inverse_shape(fn.shape())))
+    return value
 
 
 class Recorder(Messenger):
@@ -99,6 +124,7 @@ class Recorder(Messenger):
             auxiliary=bool(infer.get("is_auxiliary")),
             mode=self._mode if holds else None,
             marked=bool(infer.get("enumerate")),
+            own_mask=bool(infer.get("_own_mask")),
         )
 
 

@@ -20,8 +20,8 @@ from torch.distributions import Distribution, Transform
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 
-from ._boundary import innermost
-from ._errors import MissingNameError, describe
+from ._boundary import innermost, is_checkpointed
+from ._errors import DeclarationError, MissingNameError, describe
 from ._trees import tensors_in
 from .random import Key
 from .random._mode import KeyedRandom
@@ -36,31 +36,23 @@ _OF_THE_ORIGINAL = frozenset(
     }
 )
 # What looks at a parameter without computing with it, or makes a constant of it on purpose.
-_HARMLESS = (
-    frozenset(
-        getattr_static(Tensor, name).__get__
-        for name in ("shape", "dtype", "device", "ndim", "layout", "grad", "grad_fn", "data")
-    )
-    | frozenset(
-        getattr(torch, f"{name}_like")
-        for name in ("zeros", "ones", "empty", "full", "rand", "randn")
-    )
-    | frozenset(
-        getattr(Tensor, name)
-        for name in (
-            *("dim", "size", "numel", "stride", "detach", "is_floating_point", "is_complex"),
-            *(
-                "element_size",
-                "__len__",
-                "__repr__",
-                "data_ptr",
-                "storage_offset",
-                "untyped_storage",
-            ),
-            *("new_zeros", "new_ones", "new_empty", "new_full", "new_tensor"),
-            *("__deepcopy__", "__reduce_ex__"),
-        )
-    )
+_GETTERS = (
+    "shape dtype device ndim layout grad grad_fn data is_nested is_sparse is_quantized is_cuda"
+)
+_METHODS = (
+    "dim size numel stride detach is_floating_point is_complex element_size __len__ __repr__ "
+    "data_ptr storage_offset untyped_storage is_contiguous is_inference __deepcopy__ __reduce_ex__ "
+    "new_zeros new_ones new_empty new_full new_tensor"
+)
+_FUNCTIONS = (
+    "zeros_like ones_like empty_like full_like rand_like randn_like is_floating_point is_complex "
+    "numel _has_compatible_shallow_copy_type"  # the last is asked by nn.Module.to
+)
+_HARMLESS: frozenset[object] = frozenset(
+    [getattr_static(Tensor, name).__get__ for name in _GETTERS.split()]
+    + [getattr_static(Tensor, "data").__set__]
+    + [getattr(Tensor, name) for name in _METHODS.split()]
+    + [getattr(torch, name) for name in _FUNCTIONS.split() if hasattr(torch, name)]
 )
 
 
@@ -126,7 +118,12 @@ class Substitution:
         nodes = [end.grad_fn for end in ends if end.grad_fn is not None]
         for parameter in _parameters_behind(nodes):
             if not self._is_given(parameter):
-                raise MissingNameError(_unregistered_message(parameter, self._place_of(parameter)))
+                name = self.name_of(parameter)
+                raise MissingNameError(
+                    _unregistered_message(parameter, self._place_of(parameter))
+                    if name is None
+                    else _around_message(name)
+                )
         return bool(nodes)
 
     def know(self, path: str, network: nn.Module) -> None:
@@ -208,6 +205,8 @@ class Substitution:
     def _value(self, func: Callable[..., Any], arg: Any) -> Any:
         value = self._values.get(id(arg))
         if value is not None:
+            if self._strict and is_checkpointed():
+                raise DeclarationError(_checkpoint_message(self._names.get(id(arg))))
             return value
         kind = type(arg)
         if kind is Parameter and self._strict:
@@ -280,7 +279,12 @@ def _leaves(tree: object) -> Iterator[object]:
 
 
 def _unregistered_message(parameter: Tensor, place: str | None) -> str:
-    where = f"{place} is" if place else "It lies in a closure, a global or a plain container, or is"
+    where = (
+        f"{place} is"
+        if place
+        else "It lies in a closure, a global or a plain container, or an autograd.Function or "
+        "compiled code was given it; or it is"
+    )
     return (
         f"The run computed with a torch.nn.Parameter ({describe(parameter)}) that is not among its "
         f"params: its value would be baked in, and its gradient lost. {where} part of no network "
@@ -288,6 +292,16 @@ def _unregistered_message(parameter: Tensor, place: str | None) -> str:
         "nn.ParameterList or nn.ModuleList), register its network (a field of a Module, lift(net), "
         "or pyro.module(name, net)), or say that it is a constant by "
         "parameter.requires_grad_(False)."
+    )
+
+
+def _checkpoint_message(name: str | None) -> str:
+    what = f"the network of {name!r}" if name else "a network that the model registers"
+    return (
+        f"Activation checkpointing (torch.utils.checkpoint) runs {what} again in the backward "
+        "pass, when the run is over and the network computes with its own parameters, so gradients "
+        "would be wrong. Hold the network as a field of a Module, or by lift(net), where it has "
+        "the run's values for good."
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast
 
 import attrs
 import optree
@@ -12,19 +12,23 @@ from torch import Tensor
 
 T = TypeVar("T")
 
+# Types registered by `torch.utils._pytree.register_pytree_node` are nodes too: those of optree's
+# own registry and these. (`_boundary.py` has torch tell optree of them.)
+_SPACE: Final = "torch"
+
 
 def tensors_in(tree: object) -> Iterable[Tensor]:
     """The tensors among the leaves of a pytree."""
     if isinstance(tree, Tensor):  # most arguments and all parameters are just that
         return (tree,)
-    leaves: list[object] = optree.tree_leaves(cast("Any", tree))
+    leaves: list[object] = optree.tree_leaves(cast("Any", tree), namespace=_SPACE)
     return (leaf for leaf in leaves if isinstance(leaf, Tensor))
 
 
 def signature(tree: object) -> Hashable | None:
     """The structure of a pytree with the shapes of its tensors; ``None`` if it cannot be hashed."""
     leaves: list[Any]
-    leaves, structure = optree.tree_flatten(cast("Any", tree))
+    leaves, structure = optree.tree_flatten(cast("Any", tree), namespace=_SPACE)
     try:
         parts = tuple(
             (leaf.shape, leaf.dtype, leaf.device)
@@ -56,19 +60,30 @@ def leaf_names(tree: object) -> list[str]:
     paths: Any = optree.tree_accessors
     return [
         "/".join(str(getattr(entry, "field", entry.entry)) for entry in accessor)
-        for accessor in paths(tree)
+        for accessor in paths(tree, namespace=_SPACE)
     ]
 
 
 def leaves_of(tree: object) -> list[object]:
     """The leaves of a pytree, in the order in which :func:`with_leaves` takes them."""
-    return optree.tree_leaves(cast("Any", tree))
+    return optree.tree_leaves(cast("Any", tree), namespace=_SPACE)
 
 
 def with_leaves(tree: T, leaves: Sequence[object]) -> T:
     """A pytree of the structure of ``tree``, with other leaves, in the order of its own."""
-    structure = optree.tree_structure(cast("Any", tree))
+    structure = structure_of(tree)
     return cast("T", optree.tree_unflatten(structure, cast("Any", leaves)))
+
+
+def taken_apart(tree: object) -> tuple[list[object], object]:
+    """The leaves of a pytree, and its structure."""
+    leaves, structure = optree.tree_flatten(cast("Any", tree), namespace=_SPACE)
+    return leaves, structure
+
+
+def structure_of(tree: object) -> optree.PyTreeSpec:
+    """The structure of a pytree, to compare, or to ``unflatten`` other leaves."""
+    return optree.tree_structure(cast("Any", tree), namespace=_SPACE)
 
 
 class _Place:
@@ -76,6 +91,11 @@ class _Place:
 
 
 _PLACE = _Place()
+
+
+def _is_size(value: object) -> bool:
+    """Whether this is the shape of a tensor, which torch would put together again as a tuple."""
+    return type(value) is torch.Size
 
 
 @attrs.frozen
@@ -88,7 +108,7 @@ class Frame(Generic[T]):
     @classmethod
     def of(cls, tree: T) -> Frame[T]:
         """The frame of a pytree."""
-        leaves, structure = optree.tree_flatten(cast("Any", tree))
+        leaves, structure = optree.tree_flatten(cast("Any", tree), _is_size, namespace=_SPACE)
         places = (_PLACE if isinstance(leaf, Tensor) else leaf for leaf in leaves)
         return cls(structure, tuple(places))
 
@@ -109,7 +129,8 @@ def where(condition: Tensor, new: T, old: T) -> T:
         both = isinstance(new, Tensor) and isinstance(old, Tensor)
         return torch.where(condition, cast("Any", new), cast("Any", old)) if both else new
 
-    return cast("T", optree.tree_map(cast("Any", choose), cast("Any", new), cast("Any", old)))
+    trees = cast("Any", (new, old))
+    return cast("T", optree.tree_map(cast("Any", choose), *trees, namespace=_SPACE))
 
 
 def mapped(fn: Callable[..., Tensor], tree: T, *others: T) -> T:
@@ -119,7 +140,7 @@ def mapped(fn: Callable[..., Tensor], tree: T, *others: T) -> T:
         return fn(leaf, *rest) if isinstance(leaf, Tensor) else leaf
 
     trees = cast("Any", (tree, *others))
-    return cast("T", optree.tree_map(cast("Any", apply), *trees))
+    return cast("T", optree.tree_map(cast("Any", apply), *trees, namespace=_SPACE))
 
 
 def scaled(tree: T, factor: Tensor) -> T:
@@ -128,4 +149,5 @@ def scaled(tree: T, factor: Tensor) -> T:
     def scale(leaf: Tensor) -> Tensor:
         return leaf * factor.to(leaf)
 
-    return cast("T", optree.tree_map(cast("Any", scale), cast("Any", tree)))
+    found = optree.tree_map(cast("Any", scale), cast("Any", tree), namespace=_SPACE)
+    return cast("T", found)

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pyro.distributions import NanMaskedMultivariateNormal, NanMaskedNormal
+from pyro.distributions.torch_distribution import ExpandedDistribution, MaskedDistribution
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, Independent, constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.utils import lazy_property
 
@@ -36,6 +37,8 @@ def require_valid_arguments(name: str, fn: object) -> None:
 
 def require_valid_value(name: str, fn: object, value: Tensor) -> None:
     """Refuse a value outside the support of its distribution, in any of the runs."""
+    while isinstance(fn, Independent | ExpandedDistribution | MaskedDistribution):
+        fn = fn.base_dist  # which alone looks at values, if it was not told not to
     if not isinstance(fn, Distribution) or is_off(fn) or _takes_nan(fn):
         return
     try:

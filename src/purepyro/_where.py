@@ -11,13 +11,14 @@ _PACKAGE = str(Path(__file__).parent)
 def line_of(error: BaseException) -> str:
     """The last line of the user's own code on the way to an error, as ``file:number: `code```."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if _is_own(frame.filename)]
+    own = [frame for frame in frames if is_own(frame.filename)]
     # A schedule of the optimiser, say, or a distribution.
     others = [frame for frame in frames if "/torch/" not in frame.filename]
     frame = (own or others or list(frames))[-1]
     return f"{frame.filename}:{frame.lineno}: `{frame.line}`"
 
 
-def _is_own(path: str) -> bool:
+def is_own(path: str) -> bool:
+    """Whether a file is the user's, and not a library's, ours or made up."""
     library = ("site-packages", "dist-packages", _PACKAGE, "<")
     return not any(part in path for part in library)

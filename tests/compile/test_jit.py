@@ -19,6 +19,9 @@ import torch
 import torchopt
 from pyro.distributions import is_validation_enabled
 from torch import Tensor, nn
+from torch._higher_order_ops.cond import cond
+from torch._higher_order_ops.scan import scan
+from torch._higher_order_ops.while_loop import while_loop
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from models import regression, regression_data
@@ -868,3 +871,26 @@ def test_a_jitted_helper_of_a_model_waits_for_no_other_thread() -> None:
     second.join(20)
     assert not first.is_alive()
     assert not second.is_alive()
+
+
+# What torch has for control flow, and for compiling
+
+
+def test_functions_that_take_functions_are_refused() -> None:
+    def step(x: Tensor) -> tuple[Tensor]:
+        return (x + 1,)
+
+    repeat: Any = while_loop  # which torch leaves untyped
+    loops: dict[str, Callable[[Tensor], object]] = {
+        "while_loop": lambda x: repeat(lambda i: i.sum() < 10, step, (x,)),
+        "cond": lambda x: cond(x.sum() > 2, torch.sin, torch.cos, (x,)),
+        "scan": lambda x: scan(lambda a, b: (a + b, a * b), x[0], x),
+    }
+    for name, fn in loops.items():
+        with pytest.raises(TraceError, match=rf"calls torch's `{name}` at .*test_jit.py:\d+: `"):
+            jit(fn)(ONES)
+    with pytest.raises(TraceError, match=r"needs no torch\.compile within"):
+        jit(lambda x: torch.compile(torch.sin)(x))(ONES)
+    # The ways out.
+    chosen = jit(lambda x: torch.where(x.sum() > 2, x.sin(), x.cos()))
+    assert torch.equal(chosen(ONES), ONES.sin())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pyro
 import pyro.distributions as dist
@@ -168,7 +169,7 @@ def test_particles_have_a_state_each_and_leave_their_mean(loss: LossOfParts) -> 
 
 
 def test_minibatches_and_a_checkpoint(tmp_path: Path) -> None:
-    svi, batches = fit(norm()), list(zip(X.split(20), Y.split(20), strict=True))
+    svi, batches = fit(norm()), [(X[i : i + 20], Y[i : i + 20]) for i in (0, 20, 40)]
     whole = svi.fit(KEY, batches, data_size=None, epochs=2).state
     half = svi.fit(KEY, batches, data_size=None).state
     save(tmp_path / "half.pt", half)
@@ -215,8 +216,9 @@ def test_a_residual_network_trains_alone_and_as_an_ensemble() -> None:
     assert alone.losses[-1] < 0.3 * alone.losses[0]
     keys = random.split(random.key(8), 3)
     states, losses = {}, {}
-    for how in ("vmap", "loop"):
-        ensemble = Ensemble(svi, map=how)  # type: ignore[arg-type]
+    ways: tuple[Literal["vmap"], Literal["loop"]] = ("vmap", "loop")
+    for how in ways:
+        ensemble = Ensemble(svi, map=how)
         state, losses[how] = ensemble.run(keys, 5, IMAGES, LABELS)
         states[how] = state.svi.buffers
         assert state.svi.buffers["net.1.running_mean"].shape == (3, 4)

@@ -430,3 +430,26 @@ def test_observed_shapes_are_still_checked(key: random.Key) -> None:
 
     with pytest.raises(ShapeError, match=r"observed value of the site 'y' is float32\[1\]"):
         TraceEnum_ELBO(max_plate_nesting=1).loss(model, nothing, {}, key, Y)
+
+
+def test_a_guide_may_take_gradients_itself(key: random.Key) -> None:
+    """In the run that looks for plates too."""
+    data = torch.tensor([0.0, 1.0, 3.0])
+
+    @config_enumerate
+    def model() -> None:
+        pyro.sample("b", dist.Bernoulli(0.5))
+        loc = pyro.sample("loc", dist.Normal(0.0, 10.0))
+        with pyro.plate("data", 3):
+            pyro.sample("obs", dist.Normal(loc, 1.0), obs=data)
+
+    def guide() -> None:
+        x = torch.tensor(0.0, requires_grad=True)
+        fit = dist.Normal(x, 1.0).log_prob(data).sum()
+        (step,) = torch.autograd.grad(fit, [x])
+        pyro.sample("loc", dist.Normal(step / 3, 1.0))
+
+    found = [
+        TraceEnum_ELBO(max_plate_nesting=n).loss(model, guide, {}, key).detach() for n in (None, 1)
+    ]
+    torch.testing.assert_close(*found)

@@ -276,7 +276,7 @@ def test_a_fit_is_that_of_torchopt(name: str, rate: str, key: random.Key) -> Non
     state = svi.init(key, Y)
     params, own = state.params, optim.init(state.params)
     for _ in range(8):  # radam changes its rule at the sixth step
-        _, gradients = svi._gradients(state, Y)
+        _, gradients, _ = svi._gradients(state, Y)
         state, _ = svi.step(state, Y)
         updates, own = optim.update(gradients, own, params=params, inplace=False)
         params = {key: params[key] + updates[key] for key in params}

@@ -11,10 +11,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 import torchopt
-from torch import Tensor
+from pyro import poutine
+from pyro.distributions import constraints
+from torch import Tensor, nn
 
 from models import regression, regression_data
-from purepyro import Module, PyroParam, PyroSample, random
+from purepyro import Module, PyroParam, PyroSample, random, replace
 from purepyro._errors import (
     DeclarationError,
     KeyReuseError,
@@ -239,3 +241,79 @@ def test_a_key_used_for_two_runs(key: random.Key) -> None:
         _svi().run(key, 2, Y)
         with pytest.raises(KeyReuseError, match=r"SVI\.init"):
             _svi().run(key, 2, Y)
+
+
+class Coder(Module):
+    """Model and guide as methods of one Module, with a parameter that both read."""
+
+    enc: nn.Linear
+    dec: nn.Linear
+    noise = PyroParam(torch.tensor(1.0), constraint=constraints.positive)
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.dec(z), self.noise).to_event(1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.enc(x), self.noise).to_event(1))
+
+
+class Scale(Module):
+    """A part that model and guide may share."""
+
+    value = PyroParam(torch.tensor(1.0), constraint=constraints.positive)
+
+
+class Half(Module):
+    """Only the model, of the parts that it is given."""
+
+    dec: nn.Linear
+    scale: Scale
+
+    def forward(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(self.dec(z), self.scale.value).to_event(1), obs=x)
+
+
+class OtherHalf(Module):
+    """Only the guide."""
+
+    enc: nn.Linear
+    dec: nn.Linear
+    scale: Scale
+
+    def forward(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.enc(x), self.scale.value).to_event(1))
+
+
+def test_methods_of_one_module_share_their_parameters(key: random.Key) -> None:
+    coder, x = Coder(nn.Linear(3, 2), nn.Linear(2, 3)), torch.ones(5, 3)
+    for model in (coder.model, poutine.block(coder.model, hide=["none"])):
+        svi = SVI(model, coder.guide, torchopt.adam(0.1), Trace_ELBO())
+        state = svi.init(key, x)
+        names = ["enc.weight", "enc.bias", "dec.weight", "dec.bias", "noise"]
+        assert sorted(state.params) == sorted(names)
+        new, _ = svi.step(state, x)
+        for name in names:
+            assert not torch.equal(new.params[name], state.params[name])
+
+
+def test_modules_share_what_both_hold(key: random.Key) -> None:
+    enc, dec, scale, x = nn.Linear(3, 2), nn.Linear(2, 3), Scale(), torch.ones(5, 3)
+    svi = SVI(Half(dec, scale), OtherHalf(enc, dec, scale), torchopt.adam(0.1), Trace_ELBO())
+    assert sorted(svi.init(key, x).params) == [
+        *("dec.bias", "dec.weight", "enc.bias", "enc.weight", "scale.value"),
+    ]
+    for guide in (OtherHalf(enc, nn.Linear(2, 3), scale), OtherHalf(enc, dec, Scale())):
+        svi = SVI(Half(dec, scale), guide, torchopt.adam(0.1), Trace_ELBO())
+        with pytest.raises(ShapeError, match=r"both have a parameter '(dec|scale)\..*Rename.*same"):
+            svi.init(key, x)
+    positive = PyroParam(torch.ones(3), constraint=constraints.positive)
+    changed = replace(OtherHalf(enc, dec, scale), {"dec.bias": positive})
+    svi = SVI(Half(dec, scale), changed, torchopt.adam(0.1), Trace_ELBO())
+    with pytest.raises(ShapeError, match=r"both have a parameter 'dec\.bias'"):
+        svi.init(key, x)

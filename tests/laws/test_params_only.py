@@ -57,7 +57,7 @@ class ByPartial(Twice):
 class ByList(Twice):
     def __init__(self) -> None:
         super().__init__()
-        self.parts = [self.a, torch.tanh, self.b]
+        self.parts: list[Callable[[Tensor], Tensor]] = [self.a, torch.tanh, self.b]
 
     def forward(self, x: Tensor) -> Tensor:
         for part in self.parts:
@@ -74,13 +74,14 @@ class ByDict(Twice):
         first, rest = self.parts["first"], self.parts["rest"]
         assert isinstance(first, tuple)
         assert isinstance(rest, dict)
-        return rest["last"](torch.tanh(first[0](x)))
+        out: Tensor = rest["last"](torch.tanh(first[0](x)))
+        return out
 
 
 class ByClosure(Twice):
     def __init__(self) -> None:
         super().__init__()
-        self.fn = lambda x: self.b(torch.tanh(self.a(x)))
+        self.fn: Callable[[Tensor], Tensor] = lambda x: self.b(torch.tanh(self.a(x)))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.fn(x)
@@ -114,6 +115,8 @@ class ByGlobal(Twice):
 
 class BySteps(Twice):
     """Methods in a list hand a value on in an attribute."""
+
+    h: Tensor
 
     def __init__(self) -> None:
         super().__init__()

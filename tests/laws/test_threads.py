@@ -23,7 +23,7 @@ class Model(Module):
 
     net: nn.Linear
 
-    @PyroSample
+    @PyroSample(local=True)
     def scale(self) -> Prior:
         return dist.HalfNormal(1.0)
 

@@ -237,7 +237,7 @@ def test_row_20_one_context_for_the_whole_tree(key: random.Key) -> None:
 
 def test_row_20_a_failed_run_leaves_nothing(key: random.Key) -> None:
     class Fails(Module):
-        z = PyroSample(dist.Normal(0.0, 1.0))
+        z = PyroSample(dist.Normal(0.0, 1.0), local=True)
 
         def forward(self, fail: bool) -> Tensor:
             with pyro.plate("data", 2):

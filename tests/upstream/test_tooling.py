@@ -229,6 +229,8 @@ def test_row_42_whole_numbers_stay_whole(key: random.Key) -> None:
 
 def test_row_42_the_prior_of_the_first_model_stays_as_it_is(key: random.Key) -> None:
     flow = dist.transforms.Planar(2)
+    assert isinstance(flow, nn.Module)
+    flow.requires_grad_(False)  # it belongs to no network of the model, so it is a constant
     prior = dist.TransformedDistribution(dist.Normal(torch.zeros(2), 1.0), [flow])
     model = replace(OneSite(), {"z": PyroSample(prior)})
     assert apply(to(model, torch.float64), {}, key).dtype == torch.float64

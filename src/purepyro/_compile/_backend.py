@@ -11,6 +11,8 @@ from hashlib import sha256
 from torch import Tensor, fx
 
 from ._boundary import aten
+from ._exact import with_exact_operations
+from ._folder import folder_fault
 from ._inductor import Run, has_compiler, has_triton, inductor
 from ._triangles import with_selected_triangles
 
@@ -25,12 +27,17 @@ def compiled(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Run:
     """
     parts = [module, *(part for part in module.children() if isinstance(part, fx.GraphModule))]
     for part in parts:
+        with_exact_operations(part.graph)
         with_selected_triangles(part.graph)
         for node in part.graph.nodes:
             node.meta = {}  # Inductor would take the tensors in it for its own
             if node.target is aten.view.default:
                 node.target = aten.reshape.default  # compiled, keys lie otherwise: in planes
         part.recompile()
+    fault = folder_fault()  # of which torch complains when its compiler is imported
+    if fault:
+        _warn(f"{fault}. Name another folder; until then")
+        return module
     missing = _missing(inputs)
     if missing:
         _warn(f"There is no {missing}, so")
@@ -42,7 +49,7 @@ def compiled(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Run:
             return inductor(module, inputs, mark)
     except Exception as error:  # whatever the compiler trips over, the graph is right
         reason = str(error).strip().splitlines()
-        LOGGER.warning("Inductor failed on a graph: %s", error)
+        LOGGER.debug("Inductor failed on a graph: %s", error)  # pages of a compiler's complaints
         _warn(f"The compiler failed ({type(error).__name__}: {reason[0] if reason else ''}), so")
         return module
 
@@ -56,10 +63,11 @@ def _missing(inputs: Sequence[Tensor]) -> str | None:
 
 @cache
 def _warn(reason: str) -> None:
+    advice = "" if "folder" in reason else " Install g++ or clang (for CUDA: triton)."
     warnings.warn(
         f"{reason} purepyro.jit and compiled runs take the traced graph operation by operation: "
-        "the results are the same, at the speed of eager torch. Install g++ or clang (for CUDA: "
-        "triton), or silence this by SVI(..., compiled=False).",
+        f"the results are the same, at the speed of eager torch.{advice} "
+        "SVI(..., compiled=False) silences this.",
         RuntimeWarning,
         stacklevel=2,
     )

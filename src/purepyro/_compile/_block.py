@@ -19,7 +19,7 @@ def block(step: Step, cut: Frontier, rows: int) -> fx.GraphModule:
 
     Its inputs are the row of the first step and of the one behind the last (0-d int64 tensors on
     the CPU), then those of the packed step. Its outputs are the new counters, the new learnt
-    vectors, and each recorded tensor of all rows.
+    vectors, each recorded tensor of all rows, and what is told once.
     """
     builder = Builder()
     first, end = builder.inputs("row", 2)
@@ -40,7 +40,8 @@ def block(step: Step, cut: Frontier, rows: int) -> fx.GraphModule:
         builder.call(aten.add.Tensor, each, on_device(builder, taken, value_of(node)))
         for each, node in zip(counters, step.counters, strict=True)
     ]
-    return builder.module([*counted, *found[count:], *found[1:count]])
+    told = builder.copy(step.graph, step.once, dict(zip(step.given, fixed, strict=True)))
+    return builder.module([*counted, *found[count:], *found[1:count], *told])
 
 
 def _own(builder: Builder, node: fx.Node) -> fx.Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -12,8 +13,10 @@ from ._backend import compiled
 from ._block import block
 from ._boundary import LOCK, value_of
 from ._draws import with_joint_draws
+from ._graphs import inputs_of, outputs_of
+from ._indices import Checks, combine
 from ._inductor import Run
-from ._split import Frontier, Roles, Step, frontier, packed
+from ._split import Frontier, Roles, Step, follows_from, frontier, packed
 from ._trace import Traced
 from ._tuned import tune
 
@@ -33,12 +36,14 @@ class Blocks(NamedTuple):
         rows: How many steps a block has.
         step: The step.
         size: How many tensors the state is.
+        checks: Of indices.
     """
 
     run: Run
     rows: int
     step: Step
     size: int
+    checks: Checks
 
     def packed(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The inputs of a step in few tensors: counters, vectors of what is learnt, fixed ones."""
@@ -49,11 +54,19 @@ class Blocks(NamedTuple):
         return [*counters, *vectors, *(inputs[i] for i in self.step.fixed)]
 
     def take(self, carried: Sequence[Tensor], count: int, at: int) -> tuple[Tensor, list[Tensor]]:
-        """Up to ``count`` steps: what they recorded, and the packed inputs of the next one."""
+        """Up to ``count`` steps: what they recorded, and the packed inputs of the next one.
+
+        Raises:
+            OutOfRangeError: If one of them took an index that is out of range.
+        """
         first = at % self.rows
         end = min(self.rows, first + count)
         found = list(self.run(torch.tensor(first), torch.tensor(end), *carried))
         moved = len(self.step.counters) + len(self.step.learnt)
+        for numbers in found[moved + 1 :]:  # of each step, or of all
+            seen = numbers[first:end] if numbers.dim() else numbers
+            if seen.any():
+                self.checks.raise_for(int(seen[seen != 0][0]))
         return found[moved][first:end], [*found[:moved], *carried[moved:]]
 
     def unpacked(self, carried: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
@@ -78,10 +91,21 @@ class ByCounters:
     """
 
     def __init__(self, traced: Traced, size: int) -> None:
-        tune(traced.module.graph)
+        graph, checks = traced.module.graph, traced.checks
+        self._roles = Roles.of(graph, size)
+        numbers = outputs_of(graph)[len(outputs_of(graph)) - len(checks.known) :]
+        inputs = inputs_of(graph)
+        moving = [inputs[i] for i in (*chain(*self._roles.counters), *self._roles.learnt)]
+        moves = follows_from(numbers, moving)
+        alike = [
+            [each for each, own in zip(numbers, moves, strict=True) if own is kind]
+            for kind in (True, False)
+        ]
+        combine(graph, *alike)
+        self._told = int(bool(alike[1]))
+        tune(graph)
         self._traced = traced
         self._size = size
-        self._roles = Roles.of(traced.module.graph, size)
         self._known: dict[Roles, Blocks] = {}
 
     def at(self, inputs: Sequence[Tensor]) -> Blocks:
@@ -97,7 +121,7 @@ class ByCounters:
 
     def _compiled(self, roles: Roles, inputs: Sequence[Tensor]) -> Blocks:
         graph = self._traced.module.graph
-        step = packed(graph, self._size, roles)
+        step = packed(graph, self._size, roles, self._told)
         cut = frontier(step)
         rows = _rows(step, cut)
         try:
@@ -105,9 +129,9 @@ class ByCounters:
         except (RuntimeError, NotImplementedError, UserWarning):
             # vmap has no rule for some of the noise: it is made in the loop, step by step.
             graph = with_joint_draws(self._traced.module).graph
-            step = packed(graph, self._size, roles.in_the_loop())
+            step = packed(graph, self._size, roles.in_the_loop(), self._told)
             module = block(step, frontier(step), rows)
-        found = Blocks(module, rows, step, self._size)
+        found = Blocks(module, rows, step, self._size, self._traced.checks)
         examples = [torch.tensor(0), torch.tensor(rows), *found.packed(inputs)]
         return found._replace(run=compiled(module, examples))
 

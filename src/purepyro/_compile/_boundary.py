@@ -10,16 +10,23 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any, cast
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch._C._dynamo import guards as _guards
-from torch._ops import OpOverload
+from torch._ops import HigherOrderOperator, OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ._folder import usable_folder
+
+# From here on what is registered with torch's pytrees is known to optree, too.
+import_module("torch.utils._cxx_pytree")
 
 aten: Any = torch.ops.aten
 
@@ -41,13 +48,14 @@ os.register_at_fork(after_in_child=_in_child)
 
 def graph_of(fn: Callable[..., object], inputs: Sequence[Tensor]) -> fx.GraphModule:
     """The operations that ``fn`` does on tensors like ``inputs``; it computes no numbers."""
-    # Numbers that depend on data end the trace, where they are asked for.
-    sizes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
-    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=sizes, static_shapes=True)
-    fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in inputs]
-    with mode:
-        make = _make_fx(fn, tracing_mode="fake", _allow_non_fake_inputs=True)
-        made: fx.GraphModule = make(*fakes)
+    with usable_folder():
+        # Numbers that depend on data end the trace, where they are asked for.
+        sizes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+        mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=sizes, static_shapes=True)
+        fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in inputs]
+        with mode:
+            make = _make_fx(fn, tracing_mode="fake", _allow_non_fake_inputs=True)
+            made: fx.GraphModule = make(*fakes)
     return made
 
 
@@ -60,6 +68,49 @@ def functional(fn: Callable[..., object]) -> Callable[..., object]:
 def while_loop() -> Any:
     """The operator of loops: ``(condition, body, carried, others)``, graph modules and tuples."""
     return import_module("torch._higher_order_ops.while_loop").while_loop_op
+
+
+def watching(tell: Callable[[object], None]) -> AbstractContextManager[object]:
+    """A stretch of code in which ``tell`` hears of each operator that is about to run."""
+    found: AbstractContextManager[object] = _WATCHING()
+    cast("Any", found).tell = tell
+    return found
+
+
+def _dispatch(
+    mode: Any,
+    operator: Callable[..., object],
+    _: object,
+    args: tuple[Any, ...] = (),
+    kwargs: dict[str, Any] | None = None,
+) -> object:
+    mode.tell(operator)
+    return operator(*args, **(kwargs or {}))
+
+
+_WATCHING: Any = type(
+    "Watching",
+    (TorchDispatchMode,),
+    {"__torch_dispatch__": _dispatch, "supports_higher_order_operators": True},
+)
+
+
+def unfit(tensor: Tensor) -> str | None:
+    """What a tensor is that is no plain, dense one."""
+    if type(tensor) not in _PLAIN:
+        return f"of type {type(tensor).__name__}, a kind of tensor of its own"
+    if tensor.is_nested:
+        return "a nested tensor"
+    if tensor.layout is not torch.strided:
+        return f"of layout {str(tensor.layout).removeprefix('torch.')}"
+    if tensor.is_quantized:
+        return "quantized"
+    if tensor.is_meta:
+        return "a tensor without elements, of the device meta"
+    return None
+
+
+_PLAIN = frozenset({Tensor, nn.Parameter, nn.Buffer})
 
 
 class Guard:
@@ -76,6 +127,11 @@ class Guard:
     def holds(self, tensors: Sequence[Tensor]) -> bool:
         """Whether these are such tensors."""
         return len(tensors) == self._count and self._check(*tensors)
+
+
+def is_control_flow(operator: object) -> bool:
+    """Whether an operator takes functions: ``while_loop``, ``scan``, ``cond`` and the like."""
+    return isinstance(operator, HigherOrderOperator)
 
 
 def writes(node: fx.Node) -> bool:

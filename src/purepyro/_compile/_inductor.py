@@ -7,7 +7,10 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
+from hashlib import sha256
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,15 +19,12 @@ from torch import Tensor, fx
 from ..random._bits._nodes import OPERATOR, expanded_in_planes
 from ._boundary import LOCK
 from ._kept import KEPT
-from ._wrapper import quick_buffers
+from ._silent import silent
+from ._wrapper import exact_vectors, quick_buffers
 
 LOGGER = logging.getLogger("purepyro.jit")
 
 Run = Callable[..., Sequence[Tensor]]
-
-# What becomes of nodes of ours (`expanded_in_planes`, `_written_down`) is no part of the key of
-# torch's cache: to be counted up when it changes.
-_RULES = 14
 
 
 def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run:
@@ -35,17 +35,20 @@ def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run
         inputs: Tensors like those that it will be called with.
         mark: Says all there is to say of the graph, its loops' bodies included.
     """
+    # What becomes of nodes of ours (`expanded_in_planes`, `_written_down`), and how our wrapper
+    # writes code, is else no part of the key of torch's cache.
+    mark = f"{own_code()} {mark}"
     settings: dict[str, object] = {
         # Without it a loop calls Python at each turn, and each kernel costs a microsecond more.
         "cpp_wrapper": True,
         # torch does not vouch for graphs with loops; the mark is part of the cache's key.
         "unsafe_marked_cacheable_functions": {
-            "while_loop": f"{_RULES} {mark}",
-            "torch.ops.higher_order.while_loop": f"{_RULES} {mark}",
+            "while_loop": mark,
+            "torch.ops.higher_order.while_loop": mark,
         },
         # What is read up to so often is computed where it is read: a buffer costs more.
         "realize_reads_threshold": 8,
-        # Every index is one of ours, and in range.
+        # Every index is in range: `_indices.py` sees to it.
         "assert_indirect_indexing": False,
         # Half of the first compilation on a machine: a header that few graphs share, and a trial
         # of instructions that the processor says it has.
@@ -54,7 +57,7 @@ def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run
         # A product and a sum in one operation, as Triton and XLA have it too.
         "cpp.enable_floating_point_contract_flag": "fast",
     }
-    with LOCK, torch.no_grad():
+    with LOCK, torch.no_grad(), silent(), exact_vectors():
         package = _inductor()
         if any(tensor.device.type != "cpu" for tensor in inputs):
             return _compiled(module, inputs, settings)
@@ -64,6 +67,26 @@ def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run
         except package.exc.InductorError as error:
             LOGGER.info("Inductor failed with buffers of ours, and goes on with its own: %s", error)
             return _directly(_compiled(module, inputs, settings))
+
+
+@cache
+def own_code() -> str:
+    """A mark of all code of ours that has a part in compiled code."""
+    try:
+        own = version("purepyro")
+    except PackageNotFoundError:
+        own = ""
+    home = Path(__file__).parent
+    return mark_of_sources([home, home.parent / "random" / "_bits"], own)
+
+
+def mark_of_sources(folders: Sequence[Path], own: str) -> str:
+    """The same, of the Python files in these folders."""
+    found = sha256(own.encode())
+    for folder in folders:
+        for path in sorted(folder.glob("*.py")):
+            found.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
 
 
 def _compiled(module: fx.GraphModule, inputs: Sequence[Tensor], settings: dict[str, object]) -> Run:

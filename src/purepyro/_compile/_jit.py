@@ -17,7 +17,8 @@ from .._errors import DeclarationError, describe
 from .._recipes import Portable, arrived
 from ._backend import compiled
 from ._draws import with_joint_draws
-from ._graphs import own_outputs
+from ._graphs import outputs_of, own_outputs
+from ._indices import combine
 from ._specialize import CacheInfo, Specializations
 from ._trace import Traced
 from ._tuned import tune
@@ -119,6 +120,7 @@ def jit(
         MutationError: If it changes a tensor that it did not make.
         GradientError: If a tensor that it is given, or finds, requires a gradient.
         SpecializationError: If it would need more graphs than it may have.
+        OutOfRangeError: If an index names no element; also at a later call.
 
     Example:
         >>> import torch
@@ -146,15 +148,23 @@ def _jitted(fn: Callable[P, R], limit: int) -> Jitted[P, R]:
 
 
 def _build(traced: Traced, inputs: Sequence[Tensor], _: object) -> Callable[[list[Tensor]], Any]:
+    graph, checks, result = traced.module.graph, traced.checks, traced.result
+    if checks.known:
+        combine(graph, outputs_of(graph)[-len(checks.known) :])
     module = with_joint_draws(traced.module)
     tune(module.graph)
     own_outputs(module.graph)
-    run, result = compiled(module, inputs), traced.result
+    run = compiled(module, inputs)
 
     def call(inputs: list[Tensor]) -> object:
         return result(run(*inputs))
 
-    return call
+    def checked(inputs: list[Tensor]) -> object:
+        *found, number = run(*inputs)
+        checks.raise_for(int(number))
+        return result(found)
+
+    return checked if checks.known else call
 
 
 @contextmanager

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-import optree
+from optree import PyTreeSpec
 from torch import Tensor
 
 from .._lazy import Lazy
+from .._trees import leaves_of, structure_of
 from ._blocks import Blocks, ByCounters
 from ._boundary import is_view, value_of
 from ._specialize import Call, Specializations
@@ -103,11 +104,10 @@ class Loop(Generic[S]):
 
     def _enter(self, state: S, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _OnWay[S]:
         found = self._built.find((state, *args), dict(kwargs))
-        trees: Any = optree
         return _OnWay(
             found.built.at(found.inputs),
             found.inputs,
-            trees.tree_structure(state),
+            structure_of(state),
             partial(found.kind.still, found.inputs),
         )
 
@@ -116,7 +116,7 @@ class _OnWay(Generic[S]):
     """A run on its way, whose state is in few tensors until it is asked for."""
 
     def __init__(
-        self, of: Blocks, inputs: list[Tensor], structure: object, still: Callable[[], bool]
+        self, of: Blocks, inputs: list[Tensor], structure: PyTreeSpec, still: Callable[[], bool]
     ) -> None:
         self.still = still
         self._blocks = of
@@ -130,16 +130,13 @@ class _OnWay(Generic[S]):
         return Block(recorded, partial(self._state, self._carried))
 
     def _state(self, carried: Sequence[Tensor]) -> S:
-        trees: Any = optree
-        found: S = trees.tree_unflatten(
-            self._structure, self._blocks.unpacked(carried, self._leaves)
-        )
-        return found
+        found: Any = self._structure.unflatten(self._blocks.unpacked(carried, self._leaves))
+        state: S = found
+        return state
 
 
 def _build(traced: Traced, inputs: Sequence[Tensor], call: Call) -> ByCounters:
-    trees: Any = optree
-    return ByCounters(traced, len(trees.tree_leaves(call.args[0][0])))
+    return ByCounters(traced, len(leaves_of(call.args[0][0])))
 
 
 def _largest(traced: Traced, inputs: Sequence[Tensor], _: Call) -> int:

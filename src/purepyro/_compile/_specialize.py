@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import attrs
-import optree
 import torch
 from torch import Tensor
 
 from .._errors import GradientError, SpecializationError, TraceError, describe
 from .._isolation._boundary import RUN_LOCK, intact
-from .._trees import Frame, leaves_of, named_leaves
-from ._boundary import LOCK, Guard
+from .._trees import Frame, leaves_of, named_leaves, taken_apart
+from ._boundary import LOCK, Guard, unfit
 from ._captures import Captures, captures
 from ._trace import Traced, trace
 
@@ -83,6 +82,7 @@ class Specialization(Generic[T]):
     seen: list[str]
     detached: bool
     built: T
+    lazy: tuple[int, ...] = ()
 
     def found(self, call: Call) -> Found[T] | None:
         """What was built, and the tensors to run on, if this is the kind of the call."""
@@ -93,16 +93,18 @@ class Specialization(Generic[T]):
             return None
         inputs = [*call.tensors, *captured]
         fits = self.guard.holds(inputs) or self._holds_apart(inputs)
-        return Found(self.built, inputs, self) if fits else None
+        return Found(self.built, resolved(inputs, self.lazy), self) if fits else None
 
     def still(self, inputs: Sequence[Tensor]) -> bool:
         """Whether the function captures what it did when these inputs were found."""
         now = None if self.captures.changed() else self.captures.current()
         if now is None:
             return False
-        captured = inputs[len(inputs) - len(now) :]
-        if any(a is not b for a, b in zip(now, captured, strict=True)):
-            return False
+        first = len(inputs) - len(now)
+        for place, (new, old) in enumerate(zip(now, inputs[first:], strict=True), start=first):
+            # One that is resolved at each look is never the same.
+            if new is not old and place not in self.lazy:
+                return False
         guards = self.guards[len(self.guards) - len(now) :]
         return all(map(Guard.holds, guards, zip(now, strict=True)))
 
@@ -111,6 +113,17 @@ class Specialization(Generic[T]):
         if len(inputs) != len(self.guards) or len(set(map(id, inputs))) == len(inputs):
             return False
         return all(map(Guard.holds, self.guards, zip(inputs, strict=True)))
+
+
+def resolved(tensors: list[Tensor], lazy: Sequence[int]) -> list[Tensor]:
+    """The tensors, of which these are negated or conjugated for now in name only."""
+    if not lazy:
+        return tensors
+    found = list(tensors)
+    with torch.no_grad():
+        for place in lazy:
+            found[place] = found[place].resolve_neg().resolve_conj()
+    return found
 
 
 class Specializations(Generic[T]):
@@ -169,6 +182,7 @@ class Specializations(Generic[T]):
     @intact
     def _add(self, call: Call) -> Found[T]:
         self._refuse_gradients(call, call.tensors)
+        self._refuse_kinds(call, call.tensors)
         _refuse_unhashable(call, self.name)
         reason = self._reason(call)
         if len(self._known) >= self._limit:
@@ -179,31 +193,50 @@ class Specializations(Generic[T]):
                 "by jit(fn, max_specializations=...)."
             )
         LOGGER.info("jit(%s) traces graph %d: %s", self.name, len(self._known) + 1, reason)
-        traced = trace(_of_tensors(self.fn, call), call.tensors, lambda: _names(call))
+        given = resolved(call.tensors, _lazy(call.tensors))
+        traced = trace(_of_tensors(self.fn, call), given, lambda: _names(call))
         static = [leaf for leaf in leaves_of(call.args) if not isinstance(leaf, Tensor)]
         captured = captures([self.fn, *static], traced.captured)
         inputs = [*call.tensors, *traced.captured]
         self._refuse_gradients(call, inputs)
-        built = self._build(traced, inputs, call)
+        self._refuse_kinds(call, inputs)
+        lazy = _lazy(inputs)
+        ready = resolved(inputs, lazy)
+        built = self._build(traced, ready, call)
         detached = any(tensor.requires_grad for tensor in inputs)
         guards = Guard(inputs), tuple(Guard([tensor]) for tensor in inputs)
-        new = Specialization(call.fixed, *guards, captured, _seen(call), detached, built)
+        new = Specialization(call.fixed, *guards, captured, _seen(call), detached, built, lazy)
         self._known = [new, *self._known]
         self._misses += 1
-        return Found(built, inputs, new)
+        return Found(built, ready, new)
+
+    def _refuse_kinds(self, call: Call, inputs: Sequence[Tensor]) -> None:
+        """Refuse tensors that a graph would take for other ones."""
+        for place, tensor in enumerate(inputs):
+            kind = unfit(tensor)
+            if kind:
+                raise TraceError(
+                    f"jit({self.name}): {self._called(call, place)} is {kind}. Compiled code reads "
+                    "the elements of plain, dense tensors from their memory. Pass a plain one: "
+                    "tensor.to_dense(), tensor.dequantize(), or tensor.as_subclass(torch.Tensor); "
+                    "or call the function itself, without jit."
+                )
+
+    def _called(self, call: Call, place: int) -> str:
+        """What to call an input."""
+        named = place < len(call.tensors)
+        return _names(call)[place] if named else "a tensor outside its arguments"
 
     def _refuse_gradients(self, call: Call, inputs: Sequence[Tensor]) -> None:
         if not torch.is_grad_enabled():
             return
         for place, tensor in enumerate(inputs):
             if tensor.requires_grad:
-                named = place < len(call.tensors)
-                name = _names(call)[place] if named else "a tensor outside its arguments"
                 raise GradientError(
-                    f"jit({self.name}): {name} ({describe(tensor)}) requires a gradient, and the "
-                    "result of a compiled graph has none: it would silently be zero. Put the "
-                    "gradient inside, jit(torch.func.grad(fn)), or pass tensor.detach(), or call "
-                    "within torch.no_grad()."
+                    f"jit({self.name}): {self._called(call, place)} ({describe(tensor)}) requires "
+                    "a gradient, and the result of a compiled graph has none: it would silently "
+                    "be zero. Put the gradient inside, jit(torch.func.grad(fn)), or pass "
+                    "tensor.detach(), or call within torch.no_grad()."
                 )
 
     def _reason(self, call: Call) -> str:
@@ -225,9 +258,18 @@ class Specializations(Generic[T]):
         return "a captured tensor has another shape, stride, dtype or device"
 
 
+def _lazy(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    """The places of tensors whose elements are other ones than those in memory.
+
+    Their guards tell them from all others.
+    """
+    return tuple(
+        place for place, tensor in enumerate(tensors) if tensor.is_neg() or tensor.is_conj()
+    )
+
+
 def _take_apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-    trees: Any = optree
-    leaves, structure = trees.tree_flatten((args, kwargs))
+    leaves, structure = taken_apart((args, kwargs))
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     settings = torch.get_default_dtype(), _autocast("cpu"), _autocast("cuda")
     if len(tensors) == len(leaves):

@@ -8,7 +8,7 @@ of steps gets it in one vectorised computation. Only the rest has to wait its tu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from itertools import chain, compress
 from typing import Any, NamedTuple
@@ -77,12 +77,14 @@ class Step:
         roles: Of the original state.
         fixed: The places of the fixed tensors among the original inputs.
         pack: How the learnt tensors lie in the vectors.
+        told: How many outputs at the end follow from fixed tensors, and are told once a block.
     """
 
     graph: fx.Graph
     roles: Roles
     fixed: tuple[int, ...]
     pack: Pack
+    told: int = 0
 
     @property
     def counters(self) -> list[fx.Node]:
@@ -103,7 +105,13 @@ class Step:
     @property
     def results(self) -> list[fx.Node]:
         """The new vectors, then what is recorded."""
-        return outputs_of(self.graph)
+        outputs = outputs_of(self.graph)
+        return outputs[: len(outputs) - self.told]
+
+    @property
+    def once(self) -> list[fx.Node]:
+        """What is told once a block."""
+        return outputs_of(self.graph)[len(self.results) :]
 
     @property
     def recorded(self) -> list[fx.Node]:
@@ -111,13 +119,14 @@ class Step:
         return self.results[len(self.pack.groups) :]
 
 
-def packed(graph: fx.Graph, size: int, roles: Roles) -> Step:
+def packed(graph: fx.Graph, size: int, roles: Roles, told: int = 0) -> Step:
     """A step, with its learnt state in few vectors, and the same done to all of one at once.
 
     Args:
         graph: The step, whose first ``size`` inputs and outputs are the state.
         size: How many tensors the state is.
         roles: Of the state.
+        told: How many of the last outputs follow from fixed tensors.
     """
     inputs, outputs = inputs_of(graph), outputs_of(graph)
     moving = {*chain(*roles.counters), *roles.learnt}
@@ -152,7 +161,7 @@ def packed(graph: fx.Graph, size: int, roles: Roles) -> Step:
     builder.graph.output((*new, *found[len(wanted) :]))
     join_sums(builder, joiner)
     joiner.share(outputs_of(builder.graph))
-    return Step(in_order(builder.graph), roles, fixed, pack)
+    return Step(in_order(builder.graph), roles, fixed, pack, told)
 
 
 class Frontier(NamedTuple):
@@ -160,6 +169,12 @@ class Frontier(NamedTuple):
 
     once: list[fx.Node]
     ahead: list[fx.Node]
+
+
+def follows_from(outputs: Sequence[fx.Node], inputs: Iterable[fx.Node]) -> list[bool]:
+    """Which of some outputs follow from one of these inputs."""
+    given = set(inputs)
+    return [not given.isdisjoint(needed_by([output], ())) for output in outputs]
 
 
 def frontier(step: Step) -> Frontier:

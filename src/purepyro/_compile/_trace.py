@@ -14,10 +14,14 @@ from .._isolation._signals import undisturbed
 from .._trees import Frame, tensors_in
 from .._where import line_of
 from ..random._bits._nodes import as_nodes
-from ._boundary import LOCK, functional, graph_of, is_random
+from ._boundary import LOCK, functional, graph_of, is_random, watching
 from ._checks import without_checks
 from ._functional import made_functional, refuse_written, written_inputs
 from ._graphs import inputs_of, lifted
+from ._indices import INDEXED, Checks, with_checked_indices
+from ._lines import Lines
+from ._results import refuse_hidden
+from ._silent import silent
 
 
 @attrs.frozen
@@ -29,11 +33,13 @@ class Traced:
             captured ones.
         captured: Tensors that the function found elsewhere than in its arguments.
         result: From the graph's outputs to what the function returns.
+        checks: Of indices: what the numbers mean that the graph returns behind its results.
     """
 
     module: fx.GraphModule
     captured: list[Tensor]
     result: Callable[[Sequence[Tensor]], Any]
+    checks: Checks
 
 
 def trace(
@@ -60,7 +66,8 @@ def trace(
     module.graph.eliminate_dead_code()
     _refuse_global_draws(module.graph)
     captured = lifted(module)
-    return Traced(module, captured, recorder.result)
+    checks = with_checked_indices(module.graph, recorder.lines)
+    return Traced(module, captured, recorder.result, checks)
 
 
 class _Recorder:
@@ -69,9 +76,14 @@ class _Recorder:
     def __init__(self, fn: Callable[..., object]) -> None:
         self._fn = fn
         self._frame: Frame[object] = Frame.of(())
+        self.lines: list[tuple[str, str]] = []
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
-        found = self._fn(*inputs)
+        lines = Lines(INDEXED)
+        with watching(lines.tell):
+            found = self._fn(*inputs)
+        self.lines = lines.found
+        refuse_hidden(found)
         self._frame = Frame.of(found)
         return list(tensors_in(found))
 
@@ -83,19 +95,34 @@ class _Recorder:
 def _traced(fn: Callable[..., object], inputs: list[Tensor]) -> fx.GraphModule:
     try:
         # A check of numbers, of the user's own distributions too, would end the trace.
-        with unvalidated(), LOCK, as_nodes():
+        with unvalidated(), LOCK, silent(), as_nodes():
             return undisturbed(lambda: graph_of(fn, inputs))
     except PurepyroError:
         raise
+    except (TypeError, NotImplementedError) as error:
+        if not any(sign in str(error) for sign in _ODD):
+            raise
+        raise TraceError(
+            "The function given to jit computes with a tensor that is no plain, dense one (a "
+            f"subclass, or quantized), at {line_of(error)}. A graph holds plain ones only. Make "
+            "one of it before, by tensor.as_subclass(torch.Tensor) or tensor.dequantize()."
+        ) from error
     except RuntimeError as error:
+        if "dynamo-optimized function" in str(error):
+            raise TraceError(
+                "The function given to jit calls one that torch.compile made, at "
+                f"{line_of(error)}. jit traces a function itself, which ends there. Call the "
+                "plain function: what jit compiles needs no torch.compile within."
+            ) from error
         if not _asked_for_a_number(error):
             raise
         raise TraceError(
             "The function given to jit asks a tensor for its numbers, by `if`, `.item()`, "
             f"`float(...)`, `x[mask]` or the like, at {line_of(error)}. While a graph is traced "
             "it has none, and the graph would hold for these numbers only. Write "
-            "torch.where(condition, a, b) in place of a branch or a mask, keep numbers as tensors, "
-            "or pass what decides as a Python value."
+            "torch.where(condition, a, b) in place of a branch or a mask, x[i[None]][0] in place "
+            "of x[i] for a scalar tensor i, keep numbers as tensors, or pass what decides as a "
+            "Python value."
         ) from error
 
 
@@ -108,6 +135,10 @@ _SIGNS = (
     ".numpy() is not supported for tensor subclasses",
     ".tolist() is not supported for tensor subclasses",
 )
+
+
+# Of tensors of which torch knows nothing without their numbers.
+_ODD = ("Multiple dispatch failed", "QuantizedMeta")
 
 
 def _asked_for_a_number(error: RuntimeError) -> bool:

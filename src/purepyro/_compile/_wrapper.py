@@ -32,6 +32,28 @@ def quick_buffers() -> Iterator[Mapping[str, object]]:
         device.cpp_wrapper_codegen = before
 
 
+@contextmanager
+def exact_vectors() -> Iterator[None]:
+    """Have ``exp(x) - 1`` of vectors by the library's function for it.
+
+    Inductor writes the difference, which has none of the digits of a small result.
+    """
+    home: Any = import_module("torch._inductor.codegen.cpp").CppVecOverrides
+    before = vars(home).get("expm1")
+    if before is None:
+        yield
+        return
+    home.expm1 = staticmethod(_expm1)
+    try:
+        yield
+    finally:
+        home.expm1 = before
+
+
+def _expm1(x: object) -> str:
+    return f"{x}.expm1()"
+
+
 @cache
 def _wrapper() -> Any:
     """The class of wrappers, if this torch has what it stands on."""

@@ -39,7 +39,7 @@ def report(
             report_quarantine(found, sum(counts), lambda _: reason)
     kinds = {kind for kind in link.exchange(_kind(after)) if kind is not None}
     if link.rank == 0 and max(counts) > 1 and len(kinds) == 1 and kinds != {""}:
-        warn_equal(sum(counts))
+        warn_equal(sum(counts), list(after.svi.params))
 
 
 def _kind(state: EnsembleState) -> str | None:

@@ -29,11 +29,19 @@ def report(before: EnsembleState, after: EnsembleState, cause: Callable[[int], s
     if found:
         report_quarantine(found, size_of(after), cause)
     if all_equal(after):
-        warn_equal(size_of(after))
+        warn_equal(size_of(after), list(after.svi.params))
 
 
-def warn_equal(count: int) -> None:
-    """Tell that all members are one."""
+def warn_equal(count: int, names: Sequence[str]) -> None:
+    """Tell that all members are one; ``names`` are those of their parameters."""
+    if any(name.startswith("locs.") or ".locs." in name for name in names):
+        LOGGER.warning(
+            "All %d members are equal, to the bit, so together they are no more than one: they "
+            "start from the same parameters, and no draw or data tells them apart. Let the guide "
+            "start elsewhere in each, by init_loc_fn=init_to_sample or init_to_uniform.",
+            count,
+        )
+        return
     LOGGER.warning(
         "All %d members are equal, to the bit, so together they are no more than one: they "
         "start from the same parameters, and no draw or data tells them apart. Let starting "

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._boundary import is_transforming
 from .._compile._loop import Block, Loop
+from .._errors import OutOfRangeError
 from ..infer._progress import Progress, not_compiled
 from ._arguments import Plan
 from ._state import EnsembleState
@@ -78,6 +79,8 @@ def train(
         blocks = how.loop.blocks(carry, num_steps, at, tensors, {"plan": plan})
         try:
             return _collected(carry, blocks, progress)
+        except OutOfRangeError:
+            raise
         except Exception as error:  # an error of the model's own comes again
             if how.must:
                 raise

@@ -549,9 +549,12 @@ def counted(guide_sites: Mapping[str, Site]) -> list[str]:
 
 def _masked_like(site: Site, model_site: Site | None) -> Site:
     """A guide's site, masked where the model's is."""
-    if model_site is None or model_site.kind != "latent":
+    if model_site is None or model_site.kind != "latent" or site.own_mask:
         return site
-    mask = both_masks(site.mask, model_site.mask, own_mask(model_site.fn))
+    inner = own_mask(model_site.fn)
+    # A prior that is masked as a whole, .mask(False), is a flat one, whose value counts elsewhere.
+    inner = inner if isinstance(inner, Tensor) else None
+    mask = both_masks(site.mask, model_site.mask, inner)
     return site if mask is site.mask else attrs.evolve(site, mask=mask)
 
 

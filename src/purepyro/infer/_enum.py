@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple, TypeVar, final
 
 import attrs
-import torch
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
@@ -273,10 +272,10 @@ def _run(run: Enumerated, both: Both, key: Key) -> Outcome[object]:
 def _plate_nesting(both: Both, key: Key) -> int:
     """How many dimensions the plates take, by a run without enumeration."""
     aside = both._replace(flow=BufferFlow(both.flow.state, strict=False))
-    with torch.no_grad():
-        guided = aside.run_guide(key)
-        values = {name: site.value for name, site in guided.sites.items() if feeds_model(site)}
-        modelled = aside.run_model(key, values)
+    # With gradients, since a guide may itself take some.
+    guided = aside.run_guide(key)
+    values = {name: site.value for name, site in guided.sites.items() if feeds_model(site)}
+    modelled = aside.run_model(key, values)
     dims = [
         -frame.dim
         for site in (*guided.sites.values(), *modelled.sites.values())

@@ -228,12 +228,12 @@ def _fault_of(owner: str, site: Site) -> str | None:
     if site.kind == "subsample":
         return None
     what = f"{site.kind} site {site.name!r} of the {owner}"
-    value = site.value
+    value, density = site.value, site.log_density()
     bad = int((~value.isfinite()).sum())
-    if bad:
+    # A distribution may know what to do with NaN, and a mask may hide it.
+    if bad and (site.kind == "deterministic" or not bool(density.isfinite().all())):
         numbers = f"{bad} of its {value.numel()} numbers" if value.ndim else f"its {value.item()}"
         return f"the value of the {what} ({describe(value)}) is not finite ({numbers})"
-    density = site.log_density()
     bad = int((~density.isfinite()).sum())
     if not bad:
         return None
@@ -267,8 +267,8 @@ def at_init(fault: str) -> str:
 
 
 def has_nan(site: Site) -> bool:
-    """Whether a value or density is seen to be no number."""
+    """Whether a density is seen to be no number."""
     if site.kind == "subsample":
         return False
-    seen = [plain(tensor) for tensor in (site.value, site.log_density())]
-    return any(tensor is not None and bool(tensor.isnan().any()) for tensor in seen)
+    seen = plain(site.log_density())
+    return seen is not None and bool(seen.isnan().any())

@@ -8,17 +8,21 @@ from contextlib import nullcontext
 
 import attrs
 import torch
+from torch import Tensor
 
+from .._boundary import is_transforming
 from .._buffers import Buffers
-from .._errors import PurepyroError, ShapeError, SupportError, describe
-from .._execute import root_of
+from .._errors import MissingNameError, PurepyroError, ShapeError, SupportError, describe
+from .._execute import Outcome, root_of
+from .._fitted import one_parameter
 from .._init import initial
 from .._isolation._boundary import unvalidated
 from .._sites import Site
 from .._types import Params, State
 from ..random import Key, name_key
-from ._elbo import run_both
+from ._elbo import log_densities, run_both, total
 from ._nonfinite import Batch, OnNonfinite, Suspects, at_init, has_nan
+from ._saddle import is_point, stuck_at
 
 
 @attrs.frozen
@@ -45,23 +49,32 @@ class Start:
 
     def values(self, key: Key, batch: Batch) -> tuple[Params, State]:
         """Starting values of both: parameters, and buffers of networks."""
-        model = initial(self.model, key, *batch, beside=self.guide)
-        guide = initial(self.guide, key, *batch, beside=self.model)
+        model, guide = self._both(key, batch)
         of_model, of_guide = model.params, guide.params
-        # In plain Pyro functions one name is one parameter, wherever it stands.
-        both = of_model.keys() & of_guide.keys()
-        modules = root_of(self.model) is not None and root_of(self.guide) is not None
-        for name in sorted(both):
-            if modules or of_model[name].shape != of_guide[name].shape:
+        for name in sorted(of_model.keys() & of_guide.keys()):
+            same_shape = of_model[name].shape == of_guide[name].shape
+            if not same_shape or not one_parameter(root_of(self.model), root_of(self.guide), name):
                 raise ShapeError(
                     f"Model and guide both have a parameter {name!r} ({describe(of_model[name])} "
                     f"and {describe(of_guide[name])}), so one would overwrite the other. Rename "
-                    "the guide's."
+                    "the guide's; or, where both are meant to be one, let model and guide be "
+                    "methods of one Module, or hold the same submodule at the same path."
                 )
         _require_one_owner(model.buffers, guide.buffers)
         start = {**guide.buffers.before, **model.buffers.before}
         buffers = {name: buffer.detach().clone() for name, buffer in start.items()}
         return {**of_guide, **of_model}, buffers
+
+    def _both(self, key: Key, batch: Batch) -> tuple[Outcome[object], Outcome[object]]:
+        """Either may read what only the other one starts."""
+        try:
+            guide = initial(self.guide, key, *batch, beside=self.model)
+        except MissingNameError:
+            model = initial(self.model, key, *batch, beside=self.guide)
+            started = model.params
+            return model, initial(self.guide, key, *batch, beside=self.model, elsewhere=started)
+        started = guide.params
+        return initial(self.model, key, *batch, beside=self.guide, elsewhere=started), guide
 
     def checked(
         self, key: Key, batch: Batch, check: Callable[[Params], None]
@@ -73,13 +86,14 @@ class Start:
             batch: The arguments.
             check: Refuses parameters for other reasons.
         """
-        seen, fault = name_key(key, "check"), None
+        seen, fault, point = name_key(key, "check"), None, False
         try:
             with unvalidated() if self.on_nonfinite == "ignore" else nullcontext(), torch.no_grad():
                 params, buffers = self.values(name_key(key, "init"), batch)
                 check(params)
                 model_sites, guide_sites = self.look(params, seen, batch)
                 warn_without_data(model_sites)
+                point = is_point(guide_sites)
                 sites = (*guide_sites.values(), *model_sites.values())
                 # Scoring the sites is what makes Pyro check their values, for skipping too.
                 bad = self.on_nonfinite != "ignore" and any(has_nan(site) for site in sites)
@@ -96,7 +110,33 @@ class Start:
             raise SupportError(at_init(fault)) from error
         if fault is not None:
             raise SupportError(at_init(fault))
+        if point and not is_transforming():
+            self._warn_if_stuck(params, seen, batch)
         return params, buffers
+
+    def _warn_if_stuck(self, params: Params, key: Key, batch: Batch) -> None:
+        """Warn of a start without a gradient, from which no step would lead away."""
+
+        def loss(params: Params) -> Tensor:
+            of_model, of_guide = self.look(params, key, batch)
+            return total(log_densities(of_guide)) - total(log_densities(of_model))
+
+        try:
+            with unvalidated():
+                stuck = stuck_at(loss, params, key)
+        except (ValueError, RuntimeError):  # the steps themselves will say so
+            return
+        if stuck:
+            names = ", ".join(map(repr, stuck[:4])) + (", ..." if len(stuck) > 4 else "")
+            warnings.warn(
+                f"The fit starts at a saddle: the gradients of {names} are exactly zero there, "
+                "though the loss is lower nearby, so they would never move (a network whose "
+                "weights are all zero computes the same with any of them changed). Start the guide "
+                "elsewhere, by init_loc_fn=init_to_sample or init_to_uniform; in an ensemble, that "
+                "also makes members differ.",
+                UserWarning,
+                stacklevel=4,
+            )
 
 
 def _require_one_owner(model: Buffers, guide: Buffers) -> None:

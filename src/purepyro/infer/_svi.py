@@ -16,6 +16,7 @@ from .._compile._jit import Jitted, is_enabled, jit
 from .._compile._loop import Loop
 from .._errors import (
     DeclarationError,
+    OutOfRangeError,
     ShapeError,
     SupportError,
     describe,
@@ -233,7 +234,7 @@ class SVI(Carried, Generic[P]):
         if self.callback is None and self._compiles(num_steps):
             try:
                 return self._run_blocks(state, num_steps, batch)
-            except SupportError:
+            except (SupportError, OutOfRangeError):
                 raise
             except Exception as error:  # an error of the model's own comes again
                 if self.compiled:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import assert_type
 
+import attrs
 import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from purepyro import Module, PyroParam, PyroSample, replace, to
+from purepyro import Description, Module, PyroParam, PyroSample, describe, replace, to
 
 
 class Leaf(Module):
@@ -34,6 +35,10 @@ assert_type(
     replace(tree, {"leaves.0.weight": PyroSample(lambda self: dist.Delta(torch.ones(self.size)))}),
     Tree,
 )
+assert_type(attrs.evolve(tree, scale=torch.tensor(2.0)), Tree)
+assert_type(attrs.evolve(Leaf(2), size=3), Leaf)
+assert_type(attrs.evolve(replace(tree, {}), leaves=(Leaf(2),)).leaves, tuple[Leaf, ...])
+assert_type(describe(tree, torch.ones(2)), Description)
 assert_type(to(tree, torch.float64), Tree)
 assert_type(to(tree, device="cpu"), Tree)
 assert_type(to(tree, torch.float64, device=torch.device("cpu")), Tree)

@@ -37,4 +37,4 @@ with start() as device:
     assert_type(sharded.gather(mine.state), EnsembleState)
     parallel = DataParallel(svi, data_size=5)
     assert_type(parallel.run(random.key(0), 5, x, y=y), SVIRunResult)
-    assert_type(parallel.init(random.key(0), x), SVIState)
+    assert_type(parallel.init(random.key(0), x, y), SVIState)

@@ -32,6 +32,18 @@ class Layer(Module):
     def weight(self) -> Prior:
         return dist.Normal(self.bias, self.scale).expand([self.size]).to_event(1)
 
+    shared = PyroSample(dist.Normal(0.0, 1.0), local=False)
+    each = PyroSample(lambda self: dist.Normal(self.bias, 1.0), local=True, infer={})
+    unsaid = PyroSample(dist.Normal(0.0, 1.0), local=None)
+
+    @PyroSample(local=True)
+    def level(self) -> Prior:
+        return dist.Normal(self.shared, 1.0)
+
+    @PyroSample(local=False)
+    def doubled(self) -> Tensor:
+        return 2 * self.shared
+
     @PyroSample(infer={"is_auxiliary": True})
     def noise(self) -> Prior:
         return dist.HalfNormal(self.prior_scale)
@@ -61,6 +73,9 @@ def on_an_instance(layer: Layer) -> None:
     assert_type(layer.noise, Tensor)
     assert_type(layer.total, Tensor)
     assert_type(layer.narrow, Tensor)
+    assert_type(layer.shared, Tensor)
+    assert_type(layer.level, Tensor)
+    assert_type(layer.doubled, Tensor)
     assert_type(layer(torch.ones(3)), Tensor)
     assert_type(layer.forward(torch.ones(3)), Tensor)
 
@@ -71,6 +86,7 @@ def on_the_class() -> None:
     scale: PyroParam = Layer.scale
     assert_type(Layer.weight, PyroSample[Layer])
     assert_type(Layer.noise, PyroSample[Layer])
+    assert_type(Layer.level, PyroSample[Layer])
     assert_type(Layer.rates, PyroParam[Layer])
 
 

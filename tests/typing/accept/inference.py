@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 import torchopt
+from pyro.infer import config_enumerate
 from torch import Tensor
 from torchopt.clip import clip_grad_norm
 
@@ -102,8 +103,20 @@ assert_type(
     dict[str, Tensor],
 )
 
+
 # Responsibilities: draws and distributions of sites that are summed out.
+@config_enumerate
+def mixture(x: Tensor) -> None:
+    with pyro.plate("data", len(x)):
+        k = pyro.sample("k", dist.Bernoulli(0.5))
+        pyro.sample("x", dist.Normal(k, 1.0), obs=x)
+
+
+def no_sites(x: Tensor) -> None:
+    pass
+
+
 enumerating = TraceEnum_ELBO()
-responsibilities = enumerating.compute_marginals(model, guide, state.params, key, x, y)
+responsibilities = enumerating.compute_marginals(mixture, no_sites, {}, key, x)
 assert_type(responsibilities["k"].probs, Tensor)
-assert_type(enumerating.sample_posterior(model, guide, state.params, key, x, y), dict[str, Tensor])
+assert_type(enumerating.sample_posterior(mixture, no_sites, {}, key, x), dict[str, Tensor])

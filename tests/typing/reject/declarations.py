@@ -101,6 +101,10 @@ class Declarations(Module):
     lambda_of_string = PyroSample(lambda self: "normal")
     # E: mypy[arg-type] pyright[reportArgumentType]
     lambda_of_two = PyroSample(lambda self, x: dist.Normal(0.0, 1.0))
+    # E: mypy[arg-type] pyright[reportArgumentType]
+    local_to_a_name = PyroSample(dist.Normal(0.0, 1.0), local="data")
+    # E: mypy[call-arg] pyright[reportCallIssue]
+    local_parameter = PyroParam(torch.tensor(1.0), local=False)
     # E: mypy[assignment] pyright[reportAssignmentType]
     annotated: Tensor = PyroSample(dist.Normal(0.0, 1.0))
 

@@ -10,6 +10,9 @@ import pyro.distributions as dist
 from torch import Tensor
 from torch.distributions import biject_to
 
+from ..._boundary import OWN_MASK
+from ..._fields import static
+from ._initialization import Initializer, init_to_median
 from ._model_guide import ModelGuide, PlatesOfRun
 from ._prototype import Latent
 from ._start import Start
@@ -29,12 +32,13 @@ class AutoDelta(ModelGuide[P]):
 
     Args:
         model: The model whose latent sites to fit.
-        init_loc_fn: Where each site starts, one of the ``init_to_...`` functions.
+        init_loc_fn: Where each site starts, one of the ``init_to_...`` functions. By default at the
+            median of draws from the prior: a network with all weights at zero would stay there.
 
     Raises:
         DeclarationError: if the model has a discrete latent site, or one whose support moves.
 
-    Source: ``pyro.infer.autoguide.AutoDelta``, whose default start is ``init_to_median``.
+    Source: ``pyro.infer.autoguide.AutoDelta``.
 
     Example:
         >>> import torch, pyro, pyro.distributions as dist
@@ -49,29 +53,47 @@ class AutoDelta(ModelGuide[P]):
 
     needs_no_mode: ClassVar[bool] = True
 
+    init_loc_fn: Initializer = static(default=init_to_median)
+
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Tensor]:
         """The point; returns the sites' values by name."""
-        start, plates = self.start(args, kwargs), PlatesOfRun()
+        latents, plates, start = self.look(args, kwargs)
         values: dict[str, Tensor] = {}
-        for latent in self.latents(args, kwargs):
+        for latent in latents:
             with plates.around(latent):
-                delta = dist.Delta(self._value(latent, start), event_dim=latent.event_dim)
-                values[latent.name] = pyro.sample(latent.name, delta)
+                point = self._value(latent, plates, start)
+                delta = dist.Delta(point, event_dim=latent.event_dim)
+                values[latent.name] = pyro.sample(latent.name, delta, infer=OWN_MASK)
         return values
 
     def quantiles_in_run(
         self, levels: Tensor, *args: P.args, **kwargs: P.kwargs
     ) -> dict[str, Tensor]:
-        start = self.start(args, kwargs)
-        points = {latent.name: self._value(latent, start) for latent in self.latents(args, kwargs)}
-        return {n: point.expand(len(levels), *point.shape) for n, point in points.items()}
+        latents, plates, start = self.look(args, kwargs)
+        values: dict[str, Tensor] = {}
+        for latent in latents:
+            with plates.around_rows(latent):
+                point = self._value(latent, plates, start, ordered=latent.by_row)
+            values[latent.name] = point.expand(len(levels), *point.shape)
+        return values
 
-    def _value(self, latent: Latent, start: Start) -> Tensor:
+    def _value(
+        self, latent: Latent, plates: PlatesOfRun, start: Start, *, ordered: bool = True
+    ) -> Tensor:
+        """The point at one site, inside its plates; ``ordered``: as these arrange its rows."""
+        name, event_dim = f"locs.{latent.name}", latent.event_dim
+        if latent.by_row:
+            # The parameter is of all rows, and the bounds are known of this run's only.
+            dims = latent.unconstrained_event_dim
+            loc = self.param(name, partial(start.loc, latent), latent.zeros(), event_dim=dims)
+            point: Tensor = biject_to(latent.support)(plates.ordered(latent, loc, dims))
+            return point
         like: Tensor = biject_to(latent.support)(latent.zeros())
-        return self.param(
-            f"locs.{latent.name}",
+        value = self.param(
+            name,
             partial(start.value, latent),
             like,
             constraint=latent.support,
-            event_dim=latent.event_dim,
+            event_dim=event_dim,
         )
+        return plates.ordered(latent, value, event_dim) if ordered else value

@@ -9,12 +9,16 @@ from typing import TypeAlias, overload
 
 import attrs
 import torch
-from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions.torch_distribution import (
+    ExpandedDistribution,
+    MaskedDistribution,
+    TorchDistributionMixin,
+)
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import Independent, biject_to
 from torch.distributions.constraints import Constraint
 
-from ..._errors import MissingNameError, near
+from ..._errors import MissingNameError, UnsupportedDistributionError, near
 from ..._types import Values
 from ...random import Key, uniform
 from ...random._concrete import plain
@@ -139,7 +143,8 @@ def init_to_median(
 ) -> Tensor | Initializer:
     """The median of draws from the prior, number by number.
 
-    Vectors and matrices, which have no median, start from ``init_to_feasible``.
+    Vectors and matrices, which have no median, start from ``init_to_feasible``; those made of
+    independent elements (by ``to_event``) have one.
 
     Args:
         site: The latent site; without it, an initialiser with these settings is returned.
@@ -160,9 +165,12 @@ def init_to_median(
     """
     if site is None or key is None:
         return partial(init_to_median, num_samples=num_samples, fallback=fallback)
-    if any(size > 1 for size in site.fn.event_shape):
+    if _is_multivariate(site.fn):
         return init_to_feasible(site, key)
-    draws = draw_distribution(key, site.fn, (num_samples,)).detach()
+    try:
+        draws = draw_distribution(key, site.fn, (num_samples,)).detach()
+    except UnsupportedDistributionError:
+        draws = torch.full((1, *site.shape), torch.nan)
     return _or_fallback(site, key, draws.median(0).values, fallback)
 
 
@@ -246,9 +254,30 @@ def init_to_value(
     return fallback(site, key)
 
 
+def values_given(init_loc_fn: Initializer) -> dict[str, Tensor]:
+    """The values that an initialiser, or a fallback of it, has for sites by name."""
+    values: dict[str, Tensor] = {}
+    each: object = init_loc_fn
+    while isinstance(each, partial):
+        if each.func is init_to_value:
+            values = {**each.keywords["values"], **values}
+        each = each.keywords.get("fallback")
+    return values
+
+
+def _is_multivariate(fn: object) -> bool:
+    """Whether the elements of an event belong together, so that they have no medians."""
+    while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
+        fn = fn.base_dist
+    return any(size > 1 for size in getattr(fn, "event_shape", ()))
+
+
 def _unconstrained(site: InitSite, key: Key) -> Tensor:
     """Some tensor of the shape, dtype and device of the site's unconstrained values."""
-    value = draw_distribution(key, site.fn).detach()
+    try:
+        value = draw_distribution(key, site.fn).detach()
+    except UnsupportedDistributionError:  # an improper prior
+        value = torch.empty(site.shape)
     return value.new_empty(biject_to(site.support).inverse_shape(value.shape))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import ParamSpec
@@ -11,8 +12,9 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-from ..._errors import DeclarationError
-from ._model_guide import ModelGuide, PlatesOfRun, normal_quantiles, pushed
+from ..._boundary import OWN_MASK
+from ..._errors import DeclarationError, ShapeError, describe
+from ._model_guide import ModelGuide, normal_quantiles, pushed
 from ._prototype import Latent
 from ._start import Start
 
@@ -36,28 +38,38 @@ class JointGuide(ModelGuide[P]):
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Tensor]:
         """Draw all latent sites; returns their values by name."""
-        latents, plates = self.latents(args, kwargs), PlatesOfRun()
+        latents, plates, start = self.look(args, kwargs)
         self.check(latents)
-        posterior = self.posterior(latents, self.start(args, kwargs))
+        posterior = self.posterior(latents, start)
         name = self.path_of("_auto_latent")
         flat = pyro.sample(name, posterior, infer={"is_auxiliary": True})
         values: dict[str, Tensor] = {}
         for latent, z in parts_of(flat, latents):
-            with plates.around(latent):
-                values[latent.name] = pyro.sample(latent.name, pushed(latent, z))
+            z = plates.ordered(latent, z, latent.unconstrained_event_dim)
+            # Masked elements stay in the vector, so they get a law of their own to fit.
+            law = pushed(latent, z, self.spare)
+            with plates.around(latent, masked=False):
+                values[latent.name] = pyro.sample(latent.name, law, infer=OWN_MASK)
         return values
+
+    def spare(self, z: Tensor) -> Tensor:
+        """The log density of masked elements: any normalised one leaves the bound a bound."""
+        return -0.5 * (z.square() + math.log(2 * math.pi))
 
     def quantiles_in_run(
         self, levels: Tensor, *args: P.args, **kwargs: P.kwargs
     ) -> dict[str, Tensor]:
-        latents = self.latents(args, kwargs)
+        latents, plates, start = self.look(args, kwargs)
         self.check(latents)
-        loc, scale = self.marginals(latents, self.start(args, kwargs))
+        loc, scale = self.marginals(latents, start)
         pairs = zip(parts_of(loc, latents), parts_of(scale, latents), strict=True)
-        return {
-            latent.name: normal_quantiles(latent, levels, loc, scale)
-            for (latent, loc), (_, scale) in pairs
-        }
+        values: dict[str, Tensor] = {}
+        for (latent, loc), (_, scale) in pairs:
+            if latent.by_row:
+                dims = latent.unconstrained_event_dim
+                loc, scale = (plates.ordered(latent, z, dims) for z in (loc, scale))
+            values[latent.name] = normal_quantiles(latent, levels, loc, scale)
+        return values
 
     def loc(self, latents: list[Latent], start: Start) -> Tensor:
         """The location of the vector, from the parameters ``locs.<site>``."""
@@ -90,5 +102,18 @@ class JointGuide(ModelGuide[P]):
 def parts_of(flat: Tensor, latents: list[Latent]) -> Iterator[tuple[Latent, Tensor]]:
     """The unconstrained values in a vector, site by site."""
     sizes = [latent.unconstrained_shape.numel() for latent in latents]
-    for latent, part in zip(latents, torch.split(flat, sizes), strict=True):
-        yield latent, part.reshape(latent.unconstrained_shape).to(latent.dtype)
+    for latent, part in zip(latents, torch.split(flat, sizes, dim=-1), strict=True):
+        shape = latent.unconstrained_shape
+        rows = len(shape) - latent.unconstrained_event_dim
+        # Plates around the guide, such as Pyro's of particles, stand left of the model's.
+        around = flat.shape[:-1]
+        left = around[: max(0, len(around) - rows)]
+        own = around[len(left) :]
+        if any(size != 1 for size in own):
+            raise ShapeError(
+                f"The joint draw of all latent sites is {describe(flat)}, in a plate around the "
+                f"guide at a dimension that the plates of the site {latent.name!r} need. Give that "
+                f"plate a dimension left of {-rows}; with Pyro's ELBOs set max_plate_nesting to "
+                f"{rows} or more."
+            )
+        yield latent, part.reshape((*left, *shape)).to(latent.dtype)

@@ -14,12 +14,14 @@ from torch.distributions import transform_to
 from ..._apply import record
 from ..._errors import SupportError
 from ..._execute import Call, Setting, execute, jointly
+from ..._fields import static
 from ..._isolation._boundary import intact
 from ..._types import Params, Values
 from ...random import key
 from ...random._concrete import plain
+from ._initialization import Initializer, init_to_median
 from ._joint_guide import JointGuide, parts_of
-from ._model_guide import pushed
+from ._model_guide import PlatesOfRun, pushed
 from ._multivariate import AutoMultivariateNormal
 from ._prototype import Latent
 from ._start import Start
@@ -38,7 +40,8 @@ class AutoLaplaceApproximation(JointGuide[P]):
 
     Args:
         model: The model whose latent sites to fit.
-        init_loc_fn: Where each site starts, one of the ``init_to_...`` functions.
+        init_loc_fn: Where each site starts, one of the ``init_to_...`` functions. By default at the
+            median of draws from the prior: a network with all weights at zero would stay there.
 
     Raises:
         DeclarationError: if the model has no latent site, a discrete one, one whose support moves,
@@ -50,10 +53,10 @@ class AutoLaplaceApproximation(JointGuide[P]):
     Example:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import init, random
-        >>> from purepyro.infer import AutoLaplaceApproximation
+        >>> from purepyro.infer import AutoLaplaceApproximation, init_to_feasible
         >>> def model():
         ...     pyro.sample("z", dist.Normal(0.0, 2.0))
-        >>> guide = AutoLaplaceApproximation(model)  # it starts at the mode already
+        >>> guide = AutoLaplaceApproximation(model, init_to_feasible)  # at the mode already
         >>> normal, params = guide.laplace_approximation(init(guide, random.key(0)))
         >>> normal.quantiles(params, [0.8413])["z"]  # one standard deviation
         tensor([1.9996])
@@ -61,12 +64,17 @@ class AutoLaplaceApproximation(JointGuide[P]):
 
     needs_no_mode: ClassVar[bool] = True
 
+    init_loc_fn: Initializer = static(default=init_to_median)
+
     def posterior(self, latents: list[Latent], start: Start) -> TorchDistributionMixin:
         return dist.Delta(self.loc(latents, start), event_dim=1)
 
     def marginals(self, latents: list[Latent], start: Start) -> tuple[Tensor, Tensor]:
         loc = self.loc(latents, start)
         return loc, torch.zeros_like(loc)
+
+    def spare(self, z: Tensor) -> Tensor:
+        return -0.5 * z.square()  # with no constant: the loss is the density's
 
     @intact
     def laplace_approximation(
@@ -86,10 +94,14 @@ class AutoLaplaceApproximation(JointGuide[P]):
             SupportError: if the log density is not curved downwards in all directions there.
         """
         fitted = execute(self._fitted, key(0), args, kwargs, Setting(params=params))
-        latents, point = fitted.result
+        latents, plates, point = fitted.result
 
         def potential(flat: Tensor) -> Tensor:
-            laws = {latent.name: pushed(latent, z) for latent, z in parts_of(flat, latents)}
+            laws = {
+                latent.name: pushed(latent, plates.ordered(latent, z, dims), self.spare)
+                for latent, z in parts_of(flat, latents)
+                for dims in [latent.unconstrained_event_dim]
+            }
             values = {name: law.v for name, law in laws.items()}
             setting = Setting(params=params, values=values, draws=False)
             density = jointly(
@@ -112,14 +124,17 @@ class AutoLaplaceApproximation(JointGuide[P]):
             "auto_scale": transform_to(constraints.softplus_positive).inv(scale),
             "auto_scale_tril": tril / scale.unsqueeze(-1),
         }
-        locs = {name: value for name, value in params.items() if name in fitted.params_read}
+        own = {f"locs.{latent.name}" for latent in latents}
+        locs = {name: value for name, value in params.items() if name in own}
         return AutoMultivariateNormal(self.model, self.init_loc_fn), {**locs, **found}
 
-    def _fitted(self, *args: P.args, **kwargs: P.kwargs) -> tuple[list[Latent], Tensor]:
-        """The sites and the fitted point, in a run."""
-        latents = self.latents(args, kwargs)
+    def _fitted(
+        self, *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[list[Latent], PlatesOfRun, Tensor]:
+        """The sites, their plates and the fitted point, in a run."""
+        latents, plates, start = self.look(args, kwargs)
         self.check(latents)
-        return latents, self.loc(latents, self.start(args, kwargs)).detach()
+        return latents, plates, self.loc(latents, start).detach()
 
 
 def _root_of_inverse(precision: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
+from ..._boundary import OWN_MASK
 from ..._fields import static
 from ._model_guide import ModelGuide, PlatesOfRun, normal_quantiles, pushed
 from ._prototype import Latent
@@ -57,40 +58,48 @@ class AutoNormal(ModelGuide[P]):
 
     def forward(self, *args: P.args, **kwargs: P.kwargs) -> dict[str, Tensor]:
         """Draw all latent sites; returns their values by name."""
-        start, plates = self.start(args, kwargs), PlatesOfRun()
+        latents, plates, start = self.look(args, kwargs)
         values: dict[str, Tensor] = {}
-        for latent in self.latents(args, kwargs):
+        for latent in latents:
             with plates.around(latent):
-                values[latent.name] = self._draw(latent, start)
+                values[latent.name] = self._draw(latent, plates, start)
         return values
 
     def quantiles_in_run(
         self, levels: Tensor, *args: P.args, **kwargs: P.kwargs
     ) -> dict[str, Tensor]:
-        start = self.start(args, kwargs)
-        return {
-            latent.name: normal_quantiles(latent, levels, *self._loc_scale(latent, start))
-            for latent in self.latents(args, kwargs)
-        }
+        latents, plates, start = self.look(args, kwargs)
+        values: dict[str, Tensor] = {}
+        for latent in latents:
+            with plates.around_rows(latent):
+                pair = self._loc_scale(latent, plates, start, ordered=latent.by_row)
+            values[latent.name] = normal_quantiles(latent, levels, *pair)
+        return values
 
-    def _draw(self, latent: Latent, start: Start) -> Tensor:
+    def _draw(self, latent: Latent, plates: PlatesOfRun, start: Start) -> Tensor:
         """Draw one site, inside its plates."""
-        loc, scale = self._loc_scale(latent, start)
+        loc, scale = self._loc_scale(latent, plates, start)
         normal = dist.Normal(loc, scale).to_event(latent.unconstrained_event_dim)
         if latent.is_real:
-            return pyro.sample(latent.name, normal)
+            return pyro.sample(latent.name, normal, infer=OWN_MASK)
         z = pyro.sample(f"{latent.name}_unconstrained", normal, infer={"is_auxiliary": True})
-        return pyro.sample(latent.name, pushed(latent, z))
+        return pyro.sample(latent.name, pushed(latent, z), infer=OWN_MASK)
 
-    def _loc_scale(self, latent: Latent, start: Start) -> tuple[Tensor, Tensor]:
+    def _loc_scale(
+        self, latent: Latent, plates: PlatesOfRun, start: Start, *, ordered: bool = True
+    ) -> tuple[Tensor, Tensor]:
         zeros, event_dim = latent.zeros(), latent.unconstrained_event_dim
-        scale = torch.full_like(zeros, self.init_scale)
-        return self.param(
+        width = torch.full_like(zeros, self.init_scale)
+        loc = self.param(
             f"locs.{latent.name}", partial(start.loc, latent), zeros, event_dim=event_dim
-        ), self.param(
+        )
+        scale = self.param(
             f"scales.{latent.name}",
-            lambda: scale,
-            scale,
+            lambda: width,
+            width,
             constraint=constraints.softplus_positive,
             event_dim=event_dim,
         )
+        if not ordered:
+            return loc, scale
+        return plates.ordered(latent, loc, event_dim), plates.ordered(latent, scale, event_dim)

@@ -17,13 +17,23 @@ from ..._boundary import (
     message_distribution,
     message_infer,
     repeated,
+    stored_params,
 )
-from ..._errors import DtypeError, ShapeError, SupportError, describe
+from ..._errors import (
+    DtypeError,
+    ShapeError,
+    SupportError,
+    UnknownNameError,
+    describe,
+    near,
+)
 from ..._execute import Setting, execute
 from ..._lazy import Lazy
+from ..._scope import RUNNING
+from ..._sites import Site
 from ...random import Key, name_key
 from ...random._concrete import plain
-from ._initialization import Initializer, InitSite, init_to_feasible
+from ._initialization import Initializer, InitSite, init_to_feasible, values_given
 from ._prototype import Latent
 
 
@@ -36,7 +46,9 @@ class Start:
         init_loc_fn: Initializer,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
+        rows: Mapping[str, Tensor],
     ) -> None:
+        self._rows = rows
         self._model = model
         self._init_loc_fn = init_loc_fn
         self._args = args
@@ -65,8 +77,26 @@ class Start:
     def _values(self) -> dict[str, Tensor]:
         started = _Started(self._init_loc_fn, self.key)
         with torch.no_grad():
-            execute(started(self._model), self.key, self._args, self._kwargs, Setting(collect=True))
+            # Of the sites that a block hides from this guide, those with a value take it too.
+            given = values_given(self._init_loc_fn)
+            setting = Setting(params=self._params, values={**given, **self._rows}, collect=True)
+            model = started(self._model)
+            outcome = execute(model, self.key, self._args, self._kwargs, setting)
+        for name in given:
+            if name not in started.values and name not in outcome.values_read:
+                raise UnknownNameError(_no_site(name, outcome.sites))
         return started.values
+
+    @property
+    def _params(self) -> Mapping[str, Tensor]:
+        """The model's parameters, as the run under way has them or would start them."""
+        running = RUNNING.get()
+        if running is None:
+            return stored_params()
+        if not running.collects:
+            return running.params
+        setting = Setting(params=running.params, values=self._rows, collect=True)
+        return execute(self._model, Key(running.key), self._args, self._kwargs, setting).params
 
 
 class _Started(Messenger):
@@ -87,6 +117,21 @@ class _Started(Messenger):
         value = self._init_loc_fn(site, name_key(self._key, site.name))
         _check(site, value)
         msg["value"] = self.values[site.name] = value
+
+
+def _no_site(name: str, sites: Mapping[str, Site]) -> str:
+    latent = [other for other, site in sites.items() if site.kind == "latent"]
+    if name in sites:
+        what = f"is {sites[name].kind}, not latent, in the model on these arguments"
+    else:
+        what = "names no site of the model on these arguments"
+    parts = [other for other in latent if other.startswith(f"{name}_")]
+    hint = f"It is made from {' and '.join(map(repr, parts))}." if parts else near(name, latent)
+    return (
+        f"init_to_value has a value for {name!r}, which {what}, so the guide would start "
+        f"elsewhere. {hint} Give values for latent sites; under a reparametrisation, for those "
+        "that it makes."
+    )
 
 
 def _check(site: InitSite, value: object) -> None:
