@@ -34,13 +34,17 @@ _TENSOR_GUARDS: Any = cast("Any", _guards).TensorGuards
 _make_fx: Any = make_fx
 
 # Inductor keeps process-wide state while it compiles.
+# Whoever traces or compiles has the first one; it is free again after an interrupt, while the
+# second one is held until what was begun is done.
 LOCK: Any = threading.RLock()
+COMPILING: Any = threading.RLock()
 
 
 def _in_child() -> None:
     """In a forked child nobody compiles but the thread that forked."""
-    if not LOCK._is_owned():
-        LOCK._at_fork_reinit()
+    for lock in (LOCK, COMPILING):
+        if not lock._is_owned():
+            lock._at_fork_reinit()
 
 
 os.register_at_fork(after_in_child=_in_child)

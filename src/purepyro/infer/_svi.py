@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from functools import cached_property
 from itertools import chain, repeat
 from typing import Any, Generic, NamedTuple, ParamSpec, get_args
 
@@ -24,7 +25,6 @@ from .._errors import (
 )
 from .._integers import whole
 from .._isolation._boundary import intact, unvalidated
-from .._lazy import Lazy
 from .._mapped import explained
 from .._recipes import Carried
 from .._sites import Site
@@ -344,7 +344,7 @@ class SVI(Carried, Generic[P]):
         wanted = (steps or 0) >= _WORTHWHILE if self.compiled is None else self.compiled
         return wanted and is_enabled() and not is_transforming()
 
-    @Lazy
+    @cached_property  # of attrs, which has no lock
     def _graphs(self) -> Graphs:
         # What the callback does is no part of a step.
         step: Callable[..., tuple[SVIState, Tensor]] = attrs.evolve(self, callback=None).step
