@@ -142,7 +142,6 @@ class Joint:
     constraints: dict[str, Constraint] = attrs.field(factory=dict)
     buffers: list[Buffers] = attrs.field(factory=list)
     before: Before | None = None
-    _over: bool = False
 
     def redirected(self, model: Callable[..., object]) -> AbstractContextManager[object]:
         """The block for a run of ``model``."""
@@ -156,17 +155,17 @@ class Joint:
         if not self.mode.is_on:
             self.mode.__enter__()  # until the end of all
 
-    def end(self) -> None:
-        """Put back all that was; a second time does what the first could not."""
-        if self._over:
-            return
+    def end(self, *, cut: bool = False) -> None:
+        """Put back all that was; it can be done again if it was cut short."""
         for buffers in self.buffers:
             buffers.finish()
         self.snapshot.restore()
         if self.before is not None:
-            self.before.put_back()
+            if cut:
+                self.before.put_back()
+            else:
+                self.before.leave()
         self.mode.shut()
-        self._over = True
 
 
 def jointly(models: tuple[Callable[..., object], ...], call: Call, body: Callable[[Joint], R]) -> R:
@@ -180,17 +179,19 @@ def jointly(models: tuple[Callable[..., object], ...], call: Call, body: Callabl
 def _whole(joint: Joint, body: Callable[[Joint], R]) -> R:
     try:
         joint.before = Before()
-        return body(joint)
+        result = body(joint)
+        joint.end()
     except BaseException as error:
-        end = settled(error)
+        end = error
+        try:
+            end = settled(error)
+            joint.end(cut=True)
+        finally:  # again, as an interrupt may have cut the first short
+            joint.end(cut=True)
         if end is not error:
             raise end from None
         raise
-    finally:  # twice, since an interrupt may cut one short
-        try:
-            joint.end()
-        finally:
-            joint.end()
+    return result
 
 
 # Models whose results were seen to have gradients in nothing but params and arguments. A mode sees

@@ -72,19 +72,30 @@ class _Own(threading.local):
 _OWN = _Own()
 
 
-class _PerRun(list[Any]):
-    """A list of Pyro's, in whose place a thread that is in a run sees a list of its own."""
-
-    def __init__(self, shared: list[Any], name: str) -> None:
-        super().__init__(shared)
-        self._name = name
+class _Handlers(list[Any]):
+    """Pyro's stack of handlers, in whose place a thread that is in a run sees one of its own."""
 
 
-def _on_the_right_list(method: Callable[..., Any]) -> Callable[..., Any]:
+class _Plates(list[Any]):
+    """The same of Pyro's stack of plates."""
+
+
+def _handlers(shared: list[Any]) -> list[Any]:
+    own = _OWN.handlers
+    return shared if own is None else own
+
+
+def _plates(shared: list[Any]) -> list[Any]:
+    own = _OWN.plates
+    return shared if own is None else own
+
+
+def _on_the_right_list(
+    method: Callable[..., Any], right: Callable[[list[Any]], list[Any]]
+) -> Callable[..., Any]:
     @wraps(method)
-    def of_this_thread(self: _PerRun, *args: Any) -> Any:
-        own = getattr(_OWN, self._name)
-        return method(self if own is None else own, *args)
+    def of_this_thread(shared: list[Any], *args: Any) -> Any:
+        return method(right(shared), *args)
 
     return of_this_thread
 
@@ -94,7 +105,9 @@ for _method in (
     *("__contains__", "__delitem__", "__eq__", "__getitem__", "__iter__", "__len__", "__ne__"),
     *("__repr__", "__reversed__", "__setitem__"),
 ):
-    setattr(_PerRun, _method, _on_the_right_list(getattr(list, _method)))
+    _of_lists = getattr(list, _method)
+    setattr(_Handlers, _method, _on_the_right_list(_of_lists, _handlers))
+    setattr(_Plates, _method, _on_the_right_list(_of_lists, _plates))
 
 
 class _PerRunStore(ParamStoreDict):
@@ -115,10 +128,10 @@ _STORE_PARTS = ("_params", "_param_to_name", "_constraints")
 for _part in _STORE_PARTS:
     setattr(_PerRunStore, _part, _part_of_store(_part))
 
-_STACK: Any = _PerRun(runtime._PYRO_STACK, "handlers")
+_STACK: Any = _Handlers(runtime._PYRO_STACK)
 for _module in (runtime, messenger_module, collapse_messenger):
     setattr(_module, "_PYRO_STACK", _STACK)  # noqa: B010
-runtime._DIM_ALLOCATOR._stack = _PerRun(runtime._DIM_ALLOCATOR._stack, "plates")
+runtime._DIM_ALLOCATOR._stack = _Plates(runtime._DIM_ALLOCATOR._stack)
 cast("Any", pyro.get_param_store()).__class__ = _PerRunStore
 
 
@@ -260,68 +273,59 @@ class Before:
     """The state of this thread, and its turns, as they are now; to be put back."""
 
     __slots__ = (
-        *("_autograd_function", "_context", "_depth", "_dispatch", "_flags", "_functions"),
-        *("_grad", "_mode", "_state", "_turns"),
+        *("_autograd_function", "_context", "_depth", "_dispatch", "_functions", "_grad"),
+        *("_mode", "_state", "_turns"),
     )
 
     def __init__(self) -> None:
         self._turns = _turns()
-        self._functions: int = _C._len_torch_function_stack()
-        self._dispatch: int = _C._len_torch_dispatch_stack()
-        self._depth: int = _functorch.get_dynamic_layer_stack_depth()
+        self._functions: int = _len_function_modes()
+        self._dispatch: int = _len_dispatch_modes()
+        self._depth: int = _depth_of_transforms()
         self._grad = torch.is_grad_enabled()
-        self._state = _C._get_torch_function_state()
+        self._state = _function_state()
         self._autograd_function = _functorch.get_single_level_autograd_function_allowed()
         self._mode = innermost_mode()
         self._context = copy_context()
-        self._flags = _flags()
+
+    def leave(self) -> None:
+        """The end of what came to its end: a function mode may still be on."""
+        while _len_function_modes() > self._functions:
+            _C._pop_torch_function_stack()
+        put_back_mode(self._mode)
 
     def put_back(self) -> None:
-        """Make it so again; nothing happens the second time."""
-        if _C._get_torch_function_state() != self._state:
+        """The end of what was cut short: all is as before; nothing happens the second time."""
+        if _function_state() != self._state:
             _C._set_torch_function_state(self._state)
-        if _functorch.get_dynamic_layer_stack_depth() > self._depth:
+        if _depth_of_transforms() > self._depth:
             _functorch.pop_dynamic_layer_stack_and_undo_to_depth(self._depth)
         if _functorch.get_single_level_autograd_function_allowed() != self._autograd_function:
             _functorch.set_single_level_autograd_function_allowed(self._autograd_function)
-        while _C._len_torch_dispatch_stack() > self._dispatch:
-            _pop_dispatch_mode()
-        if _flags() != self._flags:
-            _set_flags(self._flags)
-        while _C._len_torch_function_stack() > self._functions:
-            _C._pop_torch_function_stack()
-        put_back_mode(self._mode)
+        if _len_dispatch_modes() > self._dispatch:
+            _pop_dispatch_modes(self._dispatch)
+        self.leave()
         if torch.is_grad_enabled() != self._grad:
             torch._C._set_grad_enabled(self._grad)
         _put_back_variables(self._context)
         _end_turns(self._turns)
 
 
-def _pop_dispatch_mode() -> None:
-    top = _C._get_dispatch_stack_at(_C._len_torch_dispatch_stack() - 1)
-    _C._pop_torch_dispatch_stack(getattr(top, "_mode_key", None))
+_len_function_modes: Callable[[], int] = _C._len_torch_function_stack
+_len_dispatch_modes: Callable[[], int] = _C._len_torch_dispatch_stack
+_depth_of_transforms: Callable[[], int] = _functorch.get_dynamic_layer_stack_depth
+_function_state: Callable[[], object] = _C._get_torch_function_state
 
 
-_FLAGS = (
-    "_is_in_torch_dispatch_mode",
-    "_is_in_non_infra_torch_dispatch_mode",
-    "_is_in_any_mode_without_ignore_compile_internals",
-)
-
-
-def _flags() -> tuple[bool, bool, bool]:
-    """What torch keeps of its dispatch modes besides their stack."""
-    return (
-        _DISPATCH._is_in_torch_dispatch_mode,
-        _DISPATCH._is_in_non_infra_torch_dispatch_mode,
-        _DISPATCH._is_in_any_mode_without_ignore_compile_internals,
-    )
-
-
-def _set_flags(flags: tuple[bool, bool, bool]) -> None:
-    for name, flag in zip(_FLAGS, flags, strict=True):
-        setattr(_DISPATCH, name, flag)
-    _DISPATCH.set_is_in_mode_without_ignore_compile_internals(flags[-1])
+def _pop_dispatch_modes(down_to: int) -> None:
+    while _len_dispatch_modes() > down_to:
+        top = _C._get_dispatch_stack_at(_len_dispatch_modes() - 1)
+        _C._pop_torch_dispatch_stack(getattr(top, "_mode_key", None))
+    if not down_to:  # what torch keeps of them besides their stack
+        _DISPATCH._is_in_torch_dispatch_mode = False
+        _DISPATCH._is_in_non_infra_torch_dispatch_mode = False
+        _DISPATCH._is_in_any_mode_without_ignore_compile_internals = False
+        _DISPATCH.set_is_in_mode_without_ignore_compile_internals(False)
 
 
 def _put_back_variables(before: Context) -> None:
@@ -351,17 +355,17 @@ def intact(fn: F) -> F:
             before = Before()
             return fn(*args, **kwargs)
         except BaseException as error:
-            end = settled(error)
+            end = error
+            try:
+                end = settled(error)
+                if before is not None:
+                    before.put_back()
+            finally:  # again, as an interrupt may have cut the first short
+                if before is not None:
+                    before.put_back()
             if end is not error:
                 raise end from None
             raise
-        finally:
-            try:
-                if before is not None:
-                    before.put_back()
-            finally:
-                if before is not None:
-                    before.put_back()
 
     return cast("F", whole)
 
