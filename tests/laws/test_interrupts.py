@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -22,7 +23,9 @@ import pytest
 import torch
 import torchopt
 from pyro import poutine
+from pyro.infer import util as infer_util
 from pyro.poutine import runtime
+from pyro.poutine import util as poutine_util
 from torch import Tensor, fx, nn
 
 from purepyro import apply, init, jit, random, trace
@@ -32,6 +35,8 @@ from purepyro._isolation._boundary import RUN_LOCK
 from purepyro._trees import tensors_in
 from purepyro.infer import SVI, AutoNormal, Trace_ELBO
 
+_C: Any = torch._C
+_LOCKS: tuple[Any, Any] = RUN_LOCK, LOCK
 _DEFAULT = runtime.default_process_message
 _NET = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.BatchNorm1d(4).eval(), nn.Linear(4, 1))
 _X = random.normal(random.key(1), 6, 3)
@@ -83,9 +88,9 @@ def _bits(result: object) -> list[Tensor]:
     return [tensor.detach() for tensor in tensors_in(result)]
 
 
-def _is_free(lock: object) -> bool:
-    """Whether another thread gets a lock."""
-    got: list[bool] = []
+def _is_free(number: int) -> bool:
+    """Whether another thread gets one of the locks."""
+    lock, got = _LOCKS[number], list[bool]()
 
     def try_it() -> None:
         got.append(lock.acquire(timeout=5))
@@ -120,14 +125,14 @@ def _left_behind() -> list[str]:
         "validation": not (
             dist.is_validation_enabled()
             and torch.distributions.Distribution._validate_args
-            and pyro.infer.util.is_validation_enabled()
-            and poutine.util.is_validation_enabled()
+            and infer_util.is_validation_enabled()
+            and poutine_util.is_validation_enabled()
         ),
-        "a function mode": torch._C._len_torch_function_stack() > 0,
-        "a dispatch mode": torch._C._len_torch_dispatch_stack() > 0,
-        "a transform": torch._C._functorch.get_dynamic_layer_stack_depth() > 0,
+        "a function mode": _C._len_torch_function_stack() > 0,
+        "a dispatch mode": _C._len_torch_dispatch_stack() > 0,
+        "a transform": _C._functorch.get_dynamic_layer_stack_depth() > 0,
         "the gradient's switch": not torch.is_grad_enabled(),
-        "a lock": RUN_LOCK._is_owned() or LOCK._is_owned(),
+        "a lock": any(lock._is_owned() for lock in _LOCKS),
     }
     return [name for name, differs in where.items() if differs]
 
@@ -211,7 +216,7 @@ def test_an_interrupt_at_any_place_leaves_nothing_behind(
         if k % (25 * stride) == 1:
             assert all(map(torch.equal, _bits(job()), right)), hook.place
     assert lost <= places / stride / 50
-    assert _is_free(RUN_LOCK)
+    assert _is_free(0)
     assert all(map(torch.equal, _bits(job()), right))
 
 
@@ -300,8 +305,8 @@ def test_signals_while_a_graph_is_traced_leave_nothing_behind(
             assert not _left_behind()
             cut += end == "KeyboardInterrupt"
     assert cut > 10
-    assert _is_free(RUN_LOCK)
-    assert _is_free(LOCK)
+    assert _is_free(0)
+    assert _is_free(1)
     step = jit(svi.step)
     assert all(map(torch.equal, _bits(step(state, _X, _Y)), right))
     assert step.cache_info().currsize == 1

@@ -100,9 +100,14 @@ def test_draws_of_another_thread_beside_a_run_are_all_its_own(key: random.Key) -
     svi = SVI(_plain_model, AutoNormal(_plain_model), torchopt.adam(0.1), progress_bar=False)
     torch.manual_seed(7)
     drawn: list[float] = []
+
+    def runs() -> None:
+        for i in range(5):
+            svi.run(random.fold_in(key, i), 20, y)
+
     _beside(
         lambda: drawn.extend(torch.rand(1, dtype=torch.float64).tolist()),
-        lambda: [svi.run(random.fold_in(key, i), 20, y) for i in range(5)] and None,
+        runs,
     )
     after = torch.get_rng_state()
     assert len(drawn) > 100

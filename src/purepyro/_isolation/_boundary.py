@@ -52,6 +52,10 @@ Msg: TypeAlias = Any
 RUN_LOCK: Any = threading.RLock()
 
 _PYRO_MODULE: Any = pyro_module
+# Each part of Pyro has its own switch for checks of numbers.
+_DISTRIBUTIONS: Any = distributions_util
+_INFER: Any = infer_util
+_POUTINE: Any = poutine_util
 _functorch: Any = cast("Any", torch._C)._functorch
 _C: Any = torch._C
 _DISPATCH: Any = _python_dispatch
@@ -147,9 +151,9 @@ class _Shared:
         self.default = runtime.default_process_message
         self._local_params = _PYRO_MODULE._MODULE_LOCAL_PARAMS
         self.validates: bool = TorchDistribution._validate_args
-        self._of_distributions = distributions_util._VALIDATION_ENABLED
-        self._of_infer = infer_util._VALIDATION_ENABLED
-        self._of_poutine = poutine_util._VALIDATION_ENABLED
+        self._of_distributions = _DISTRIBUTIONS._VALIDATION_ENABLED
+        self._of_infer = _INFER._VALIDATION_ENABLED
+        self._of_poutine = _POUTINE._VALIDATION_ENABLED
 
     def put_back(self) -> None:
         """Make it so again; nothing happens the second time."""
@@ -161,9 +165,9 @@ class _Shared:
         runtime.default_process_message = self.default
         _PYRO_MODULE._MODULE_LOCAL_PARAMS = self._local_params
         TorchDistribution._validate_args = self.validates
-        distributions_util._VALIDATION_ENABLED = self._of_distributions
-        infer_util._VALIDATION_ENABLED = self._of_infer
-        poutine_util._VALIDATION_ENABLED = self._of_poutine
+        _DISTRIBUTIONS._VALIDATION_ENABLED = self._of_distributions
+        _INFER._VALIDATION_ENABLED = self._of_infer
+        _POUTINE._VALIDATION_ENABLED = self._of_poutine
 
 
 # For each time that the lock is held: what there was before, or that nothing was read yet.

@@ -37,10 +37,10 @@ def undisturbed(body: Callable[[], T]) -> T:
             _put_back(handlers)
         finally:  # again, as a handler may have cut the first short
             _put_back(handlers)
-        for number, frame in came:
-            handlers[number](number, frame)
+        for came_first, frame in came:
+            handlers[came_first](came_first, frame)
 
 
 def _put_back(handlers: dict[int, Callable[[int, FrameType | None], Any]]) -> None:
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    for each, handler in handlers.items():
+        signal.signal(each, handler)
