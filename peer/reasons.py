@@ -49,6 +49,16 @@ REASONS = (
         r"sparse_gamma_def, (easy|auto) guide, TraceMeanField_ELBO",
         differs=True,
     ),
+    Reason(
+        "Posteriors of sites that the guide enumerates, or of several particles",
+        r"of which it has the posterior itself|but a posterior is at one draw",
+        r"test_(compute_marginals|backwardsample_posterior)_restrictions",
+    ),
+    Reason(
+        "A latent site that neither the guide has nor is enumerated",
+        r"they are not enumerated, so their posterior would be their prior",
+        r"test_backwardsample_posterior_smoke",
+    ),
     Reason("Marginals of nothing", r"found no site to sum out", "test_marginals_2678"),
     Reason("Packed sequences in several particles", r"got a PackedSequence under a transform"),
     Reason("Two networks under one name", r"has the shape .* but the model declares", "cevae"),

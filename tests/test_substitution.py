@@ -274,9 +274,10 @@ def test_the_ways_out_work() -> None:
 
 
 def test_torchscript_is_refused() -> None:
-    make: Callable[..., nn.Module] = torch.jit.trace
+    make: Callable[..., object] = torch.jit.trace
     with pytest.warns(DeprecationWarning, match="deprecated"):
         scripted = make(nn.Linear(3, 1), torch.ones(1, 3))
+    assert isinstance(scripted, nn.Module)
     with pytest.raises(DeclarationError, match=r"TorchScript.*made from"):
         apply(lift(scripted), init(lift(nn.Linear(3, 1)), KEY), KEY, torch.ones(1, 3))
 

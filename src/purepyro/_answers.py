@@ -24,6 +24,7 @@ from torch.distributions.constraints import Constraint
 
 from ._boundary import (
     Msg,
+    as_they_are,
     is_empty_plate,
     is_full_plate,
     is_mapped,
@@ -357,7 +358,8 @@ def _check_observed(msg: Msg) -> None:
             f"The observed value of the site {name!r} is {describe(value)}, which is no Tensor. "
             "Write torch.as_tensor(value)."
         )
-    require_real(value, f"observed value of the site {name!r}")
+    with as_they_are():
+        require_real(value, f"observed value of the site {name!r}")
     free = {f.dim for f in msg["cond_indep_stack"] if f.dim is not None and f.size == -1}
     _check_shape(name, fn, value, "observed value", free)
 
@@ -421,7 +423,8 @@ def _checked_value(name: str, fn: object, value: object) -> Tensor:
             f"The value of the site {name!r} is {describe(value)}, which is no Tensor. "
             "Write torch.as_tensor(value)."
         )
-    require_real(value, f"value of the site {name!r}")
+    with as_they_are():
+        require_real(value, f"value of the site {name!r}")
     if not hasattr(fn, "batch_shape"):
         return value
     _check_shape(name, fn, value, "value")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeGuard, TypeVar
 
 import torch
 from pyro.distributions import is_validation_enabled
@@ -285,6 +285,10 @@ def _recorded(outcome: Outcome[R]) -> tuple[R, Trace]:
     return _result(outcome), record(outcome.sites)
 
 
+def _is_record(value: object) -> TypeGuard[tuple[object, Trace]]:
+    return type(value) is tuple and len(value) == 2 and type(value[1]) is Trace
+
+
 def _checked_run(
     model: Callable[..., R],
     params: Values,
@@ -324,7 +328,9 @@ def _checked_run(
                 "init(model, key)."
             )
         finished = finish(outcome)
-        require_in_params(model, joint, (outcome.result, finished))
+        # Of a record, the joint density has the gradients of all.
+        scored = finished[1].log_density if _is_record(finished) else finished
+        require_in_params(model, joint, (outcome.result, scored))
         return finished
 
     return jointly((model,), Call(key, args, kwargs, params), body)

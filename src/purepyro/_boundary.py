@@ -128,12 +128,12 @@ def plates_under_enumeration() -> int | None:
 
 def is_of_enumeration(error: BaseException) -> bool:
     """Whether an error is torch's refusal of Pyro's own sum over discrete sites in a transform."""
-    trace = error.__traceback__
+    trace, found = error.__traceback__, False
     while trace is not None:
-        if str(trace.tb_frame.f_globals.get("__name__")).startswith("pyro.ops."):
-            return "functorch" in str(error)
+        name = str(trace.tb_frame.f_globals.get("__name__"))
+        found = found or name in ("pyro.infer.discrete", "pyro.infer.traceenum_elbo")
         trace = trace.tb_next
-    return False
+    return found and "functorch" in str(error)
 
 
 # The plates by which Pyro's algorithms run a whole model several times at once. They repeat the
@@ -204,7 +204,7 @@ class Watch(Messenger):
 
 def takes_any_length(fn: object) -> bool:
     """Whether a distribution is of sequences of no certain length, of whose shape it says 1."""
-    if isinstance(fn, IndependentHMM):
+    if isinstance(fn, IndependentHMM | ExpandedDistribution | MaskedDistribution):
         return takes_any_length(fn.base_dist)
     if isinstance(fn, HiddenMarkovModel):
         return fn.duration is None
@@ -323,11 +323,12 @@ def holds_for_all(constraint: Constraint, value: Tensor) -> bool:
             valid = _symmetric(constraint, value)
         else:
             valid = constraint.check(value)
-        return bool(torch._is_all_true(valid))
+        return bool(_is_all_true(valid))
     except RuntimeError:
         return True
 
 
+_is_all_true: Callable[[Tensor], Tensor] = cast("Any", torch)._is_all_true
 _SYMMETRIC: Any = type(constraints.symmetric)  # and those built on it, which branch on it
 
 

@@ -17,7 +17,7 @@ from ._bind import bind
 from ._boundary import concretely
 from ._errors import DeclarationError
 from ._errors import describe as shown
-from ._execute import Outcome, Setting, execute, root_of
+from ._execute import Outcome, Setting, as_model, execute, root_of
 from ._fields import Field, PyroParam
 from ._init import initial
 from ._isolation._boundary import intact
@@ -153,7 +153,7 @@ def describe(
     entries = {entry.path: entry for entry in (_static(root) if root is not None else ())}
     if runs:
         with torch.no_grad():
-            outcome = initial(model, key(0), args, kwargs)
+            outcome = initial(as_model(model), key(0), args, kwargs)
         for entry in _of_run(outcome):
             known = entries.get(entry.path)
             # A parameter of a network that is a site has its place already.

@@ -264,7 +264,7 @@ def _statements_of(model: Callable[..., object], call: Call) -> _Statements:
         setting = Setting(params=call.params, collect=True)
         # The run itself is of no interest, nor how far it comes.
         joint = Joint(substitution, RunMode(call.key, substitution))
-        with suppress(Exception), torch.no_grad():
+        with torch.no_grad(), suppress(Exception):
             _whole(joint, lambda joint: _run(joint, model, call, setting))
         known = _Statements(dict(substitution.originals), joint.constraints)
         with suppress(TypeError):

@@ -24,7 +24,6 @@ from ._boundary import (
     scale_and_mask,
 )
 from ._errors import DuplicateSiteError
-from ._lazy import Lazy
 from ._snapshot import Snapshot
 from ._substitute import RunMode
 from .random._concrete import plain
@@ -32,7 +31,7 @@ from .random._concrete import plain
 Kind = Literal["latent", "observed", "deterministic", "factor", "subsample"]
 
 
-@attrs.frozen(slots=False)  # or a cached property would be slow
+@attrs.frozen(slots=False)  # it keeps its log density
 class Site:
     """One ``pyro.sample`` statement of a run, as it was after all handlers had their say."""
 
@@ -50,14 +49,16 @@ class Site:
 
     def log_density(self) -> Tensor:
         """The log density of the value, scaled and masked, of the shape of the site's batch."""
-        return self._log_density
-
-    @Lazy
-    def _log_density(self) -> Tensor:
-        if self.mode is not None and not self.mode.is_on:
-            with self.mode:  # the distribution may hold parameters of networks
-                return self._scored()
-        return self._scored()
+        # Not a cached property, which has a lock in Python 3.11.
+        known: Tensor | None = self.__dict__.get("_log_density")
+        if known is None:
+            if self.mode is not None and not self.mode.is_on:
+                with self.mode:  # the distribution may hold parameters of networks
+                    known = self._scored()
+            else:
+                known = self._scored()
+            self.__dict__["_log_density"] = known
+        return known
 
     def _scored(self) -> Tensor:
         return scale_and_mask(log_prob(self.fn, self._legal_value()), self.scale, self.mask)

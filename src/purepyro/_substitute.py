@@ -114,6 +114,8 @@ class Substitution:
         Raises:
             MissingNameError: naming the parameter.
         """
+        if not torch.is_grad_enabled():
+            return False
         ends = [innermost(tensor) for tensor in _tensors_of(results)]
         nodes = [end.grad_fn for end in ends if end.grad_fn is not None]
         for parameter in _parameters_behind(nodes):
@@ -266,13 +268,15 @@ def _tensors_of(tree: object) -> Iterator[Tensor]:
 
 
 def _leaves(tree: object) -> Iterator[object]:
-    if isinstance(tree, (nn.Module, Tensor)):
+    if isinstance(tree, (Tensor, nn.Module)):
         yield tree
-    elif isinstance(tree, Mapping):
-        for item in tree.values():
-            yield from _leaves(item)
+    elif tree is None:
+        return
     elif isinstance(tree, (tuple, list)):
         for item in tree:
+            yield from _leaves(item)
+    elif isinstance(tree, (dict, Mapping)):
+        for item in tree.values():
             yield from _leaves(item)
     else:
         yield from tensors_in(tree)

@@ -216,6 +216,7 @@ def test_a_residual_network_trains_alone_and_as_an_ensemble() -> None:
     assert alone.losses[-1] < 0.3 * alone.losses[0]
     keys = random.split(random.key(8), 3)
     states, losses = {}, {}
+    state = Ensemble(svi).init(keys, IMAGES, LABELS)
     ways: tuple[Literal["vmap"], Literal["loop"]] = ("vmap", "loop")
     for how in ways:
         ensemble = Ensemble(svi, map=how)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -122,7 +122,7 @@ class Call(NamedTuple):
 
 def outcome(call: Call, model: Model, make: Make, guide: Guide) -> object:
     """What the call gives on ``guide``, or its error."""
-    args = call.args if call.legal else (*call.args, "one too many")
+    args: tuple[Any, ...] = call.args if call.legal else (*call.args, "one too many")
     # The parameters come from a guide of their own, so only the call meets the guide's memory.
     params = {**init(model, KEY, *call.args), **init(make(model), KEY, *call.args)}
     if "width" in params:

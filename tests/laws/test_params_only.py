@@ -143,7 +143,9 @@ class Product(torch.autograd.Function):
         return x @ w.mT
 
     @staticmethod
-    def setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: object, _: object) -> None:
+    def setup_context(
+        ctx: torch.autograd.function.FunctionCtx, inputs: object, output: object
+    ) -> None:
         assert isinstance(inputs, tuple)
         ctx.save_for_backward(*inputs)
 

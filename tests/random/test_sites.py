@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from purepyro import random
@@ -65,7 +66,8 @@ def _found(case: Case, key: random.Key, how: How) -> Found:
         ]
         make = case.make
         assert callable(make)
-        fn = make(*own)
+        fn: object = make(*own)
+        assert isinstance(fn, TorchDistributionMixin)
         pyro.sample("x", fn.to_event(len(fn.batch_shape)))
 
     given = {f"p{i}": torch.stack([value] * 3) for i, value in enumerate(case.parameters)}

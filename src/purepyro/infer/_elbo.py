@@ -229,7 +229,8 @@ class ParticleELBO(LossOfParts):
             parts = pair.together(key, lambda both: self._particle(both, key), flow)
             return parts, flow.state or {}
 
-        parts, after = over_particles(particle, key, self, state)
+        how = Particles(self.num_particles, self.chunk_size, self.map, type(self).__name__)
+        parts, after = over_particles(particle, key, how, state)
         if self.num_particles > 1:
             parts = ELBOParts(*(part.mean(0) for part in parts))
         return parts, after
@@ -250,15 +251,13 @@ class ParticleELBO(LossOfParts):
         return kl if plain else self.kl_weight * kl
 
 
-class Particles(Protocol):
-    """How a loss wants its particles run."""
+class Particles(NamedTuple):
+    """How a loss wants its particles run, and its name."""
 
-    @property
-    def num_particles(self) -> int: ...
-    @property
-    def chunk_size(self) -> int | None: ...
-    @property
-    def map(self) -> How: ...
+    num_particles: int
+    chunk_size: int | None
+    map: How
+    what: str
 
 
 def over_particles(
@@ -281,8 +280,9 @@ def over_particles(
         return particle(Key(key), state or own)
 
     inputs: tuple[Tensor, State] = (split(key, count), expand_state(own or {}, count))
-    what = type(loss).__name__
-    results, states = over(one, inputs, count, how=loss.map, chunk_size=loss.chunk_size, what=what)
+    results, states = over(
+        one, inputs, count, how=loss.map, chunk_size=loss.chunk_size, what=loss.what
+    )
     return results, reduce_state(states, "mean")
 
 

@@ -76,9 +76,10 @@ class Counted(Carried):
         self, gradients: Params, state: OptState, *, params: Params
     ) -> tuple[Params, OptState]:
         """What to add to the parameters, of their dtypes, and the next state."""
-        updates, state = _called(self.optim, gradients, state, params)
-        if isinstance(updates, Mapping) and updates.keys() == params.keys():
-            updates = {name: update.to(params[name].dtype) for name, update in updates.items()}
+        found, state = _called(self.optim, gradients, state, params)
+        updates: Params = found
+        if isinstance(found, Mapping) and found.keys() == params.keys():
+            updates = {name: update.to(params[name].dtype) for name, update in found.items()}
         return updates, state
 
 

@@ -22,6 +22,7 @@ from ._both import Both, BufferFlow, Pair
 from ._elbo import (
     ELBOParts,
     LossOfParts,
+    Particles,
     check_chunk_size,
     check_num_particles,
     counted,
@@ -104,9 +105,10 @@ class RenyiELBO(LossOfParts):
             one = pair.together(key, lambda both: self._particle(both, key), flow)
             return one, flow.state or {}
 
+        how = Particles(self.num_particles, self.chunk_size, self.map, type(self).__name__)
         # A row of one particle must be the same row of data in all of them.
         with rows_drawn_by(key):
-            each, after = over_particles(particle, key, self, state)
+            each, after = over_particles(particle, key, how, state)
         if self.num_particles == 1:
             each = _Particle(*(part[None] for part in each))
         scale = each.scale.detach()[0]
