@@ -37,6 +37,14 @@ def empty_param_store() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def validated() -> Iterator[None]:
+    """Distributions check their numbers, though torch.compile switches that off for good."""
+    pyro.enable_validation(True)
+    yield
+    pyro.enable_validation(True)
+
+
+@pytest.fixture(autouse=True)
 def eager(request: pytest.FixtureRequest) -> Iterator[None]:
     """Nothing is compiled, since it takes seconds, but in tests marked ``compiled``."""
     if request.node.get_closest_marker("compiled"):

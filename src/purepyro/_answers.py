@@ -62,7 +62,7 @@ from .random._quiet import quiet
 from .random._sample import draw_distribution
 
 # Which key draws the rows of plates, if it is not the run's.
-_ROWS_KEY: ContextVar[Key | None] = ContextVar("rows_key", default=None)
+_ROWS_KEY: ContextVar[Key | None] = ContextVar("purepyro_rows_key", default=None)
 
 
 @contextmanager

@@ -7,16 +7,14 @@ ignore comment. When a new release of Pyro or torch moves something, this is the
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from functools import partial
-from types import CodeType, FrameType, MethodType, TracebackType
+from types import CodeType, FrameType, MethodType
 from typing import Any, TypeAlias, TypeVar, cast
 
 import pyro
-import pyro.nn.module as pyro_module
 import torch
 from pyro.distributions import Delta, Distribution, Unit
 from pyro.distributions.hmm import HiddenMarkovModel, IndependentHMM
@@ -49,6 +47,7 @@ from torch.distributions.constraints import Constraint
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ._errors import DeclarationError
+from ._isolation._boundary import unvalidated
 from ._pure import PURE
 from .random._concrete import outside_transforms
 
@@ -58,70 +57,11 @@ Plates: TypeAlias = tuple[CondIndepStackFrame, ...]
 # Pyro's message: a TypedDict whose keys are all optional, though all are always there.
 Msg: TypeAlias = Any
 
-# Pyro keeps its handler stack and plate dimensions in process-wide lists, so runs take turns.
-# Re-entrant: a model may itself call `apply`.
-RUN_LOCK = threading.RLock()
-
-_PYRO_MODULE: Any = pyro_module
 _STORE = pyro.get_param_store()
-_STORE_PARTS = ("_params", "_param_to_name", "_constraints")
 _MODULE_CODE: CodeType = cast("Any", pyro.module).__code__
 functorch: Any = cast("Any", torch._C)._functorch
 _VMAP: object = functorch.TransformType.Vmap
 _len_torch_dispatch_stack: Callable[[], int] = cast("Any", torch._C)._len_torch_dispatch_stack
-
-
-class Hermetic:
-    """A stretch of code in which Pyro's process-wide state belongs to one run alone.
-
-    Inside, the handler stack holds only ``messenger``, no plate dimension is taken, the parameter
-    store is an empty one (PyroModules leave notes there), and ``answer`` serves every message that
-    no handler answered, in place of Pyro's default, which reads the store and torch's global
-    generator. Serving the default, rather than being a handler, is what reaches the sites that
-    ``poutine.block`` hides. While a graph is traced, and under ``vmap``, distributions do not
-    validate. All is put back on the way out, also after an exception.
-    """
-
-    def __init__(self, messenger: Messenger, answer: Callable[[Msg], bool]) -> None:
-        self._messenger = messenger
-        self._answer = answer
-
-    def __enter__(self) -> None:
-        RUN_LOCK.acquire()
-        self._stack = runtime._PYRO_STACK[:]
-        self._dims = runtime._DIM_ALLOCATOR._stack[:]
-        self._enumerated = dict(vars(runtime._ENUM_ALLOCATOR))
-        self._default = runtime.default_process_message
-        self._store = {name: getattr(_STORE, name) for name in _STORE_PARTS}
-        self._local_params = _PYRO_MODULE._MODULE_LOCAL_PARAMS
-        runtime._PYRO_STACK[:] = [self._messenger]
-        runtime._DIM_ALLOCATOR._stack.clear()
-        runtime.default_process_message = self._default_process_message
-        self.validates = TorchDistribution._validate_args
-        if is_tracing() or is_mapped():  # a check of numbers would end the trace, or the vmap
-            TorchDistribution.set_default_validate_args(False)
-        _STORE.clear()
-        _PYRO_MODULE._MODULE_LOCAL_PARAMS = False
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        runtime._PYRO_STACK[:] = self._stack
-        runtime._DIM_ALLOCATOR._stack[:] = self._dims
-        vars(runtime._ENUM_ALLOCATOR).clear()
-        vars(runtime._ENUM_ALLOCATOR).update(self._enumerated)
-        runtime.default_process_message = self._default
-        vars(_STORE).update(self._store)
-        TorchDistribution.set_default_validate_args(self.validates)
-        _PYRO_MODULE._MODULE_LOCAL_PARAMS = self._local_params
-        RUN_LOCK.release()
-
-    def _default_process_message(self, msg: Msg) -> None:
-        if not self._answer(msg):
-            self._default(msg)
 
 
 class Enumeration(EnumMessenger):
@@ -344,12 +284,8 @@ def log_prob(fn: TorchDistributionMixin, value: Tensor) -> Tensor:
     """``fn.log_prob(value)``; validated, except while a graph is traced or under ``vmap``."""
     if not is_tracing() and not is_mapped():
         return fn.log_prob(value)
-    validates = TorchDistribution._validate_args
-    TorchDistribution.set_default_validate_args(False)
-    try:
+    with unvalidated():
         return fn.log_prob(value)
-    finally:
-        TorchDistribution.set_default_validate_args(validates)
 
 
 def unchecking(fn: object) -> object:
@@ -633,16 +569,6 @@ def repeated(value: Tensor, size: int, dim: int) -> Tensor:
     """``value`` with as many repetitions along ``dim`` as make its size there ``size``."""
     result: Tensor = cast("Any", periodic_repeat)(value, size, dim)
     return result.contiguous()
-
-
-@contextmanager
-def unvalidated() -> Iterator[None]:
-    """A stretch of code in which Pyro and torch check no numbers of distributions.
-
-    The switches are process-wide, so other runs wait until they are back.
-    """
-    with RUN_LOCK, pyro.validation_enabled(False):
-        yield
 
 
 _PROTOTYPES = (prototype_hide_fn, cast("Any", AutoGaussian)._prototype_hide_fn)

@@ -20,6 +20,7 @@ from ._errors import describe as shown
 from ._execute import Outcome, Setting, as_model, execute, root_of
 from ._fields import Field, PyroParam
 from ._init import initial
+from ._isolation._boundary import intact
 from ._module import Module
 from ._node import Node, nodes
 from ._scope import OVERRIDES, join
@@ -97,6 +98,7 @@ class Description:
         return f"total: {total:,} numbers{f' ({each})' if each else ''}"
 
 
+@intact
 def describe(
     model: Module | Callable[..., object], /, *args: object, **kwargs: object
 ) -> Description:

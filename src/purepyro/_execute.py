@@ -7,7 +7,7 @@ This is the machinery under ``apply``, ``init`` and the rest: it installs the ha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from types import MethodType
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -20,10 +20,11 @@ from torch.distributions.constraints import Constraint
 
 from ._answers import Answers
 from ._bind import bind, is_bound
-from ._boundary import Hermetic, is_of_enumeration, wrapped_by
+from ._boundary import is_mapped, is_of_enumeration, is_tracing, wrapped_by
 from ._buffers import Buffers
 from ._errors import DeclarationError, describe
 from ._inputs import Inputs
+from ._isolation._boundary import Before, alone, settled
 from ._nets import ACTIVE, Nets
 from ._node import Node
 from ._scope import FIELDS, GIVEN, RUNNING, Running
@@ -126,19 +127,21 @@ class Joint:
     Attributes:
         substitution: What stands for which parameter.
         mode: What redirects torch's functions.
-        rest: Closed when all is over.
         models: All models that are run, with what they are given.
         snapshot: The networks and transforms, to be put back.
         constraints: Those of the parameters that the runs so far have said.
+        buffers: Those of each run.
+        before: What the thread was like, as soon as that is known.
     """
 
     substitution: Substitution
     mode: RunMode
-    rest: ExitStack
     models: tuple[Callable[..., object], ...] = ()
     call: Call | None = None
     snapshot: Snapshot = attrs.field(factory=Snapshot)
     constraints: dict[str, Constraint] = attrs.field(factory=dict)
+    buffers: list[Buffers] = attrs.field(factory=list)
+    before: Before | None = None
 
     def redirected(self, model: Callable[..., object]) -> AbstractContextManager[object]:
         """The block for a run of ``model``."""
@@ -150,18 +153,45 @@ class Joint:
     def stay_redirected(self) -> None:
         """Score sites with the redirection too: their distributions hold networks."""
         if not self.mode.is_on:
-            self.rest.enter_context(self.mode)
+            self.mode.__enter__()  # until the end of all
+
+    def end(self, *, cut: bool = False) -> None:
+        """Put back all that was; it can be done again if it was cut short."""
+        for buffers in self.buffers:
+            buffers.finish()
+        self.snapshot.restore()
+        if self.before is not None:
+            if cut:
+                self.before.put_back()
+            else:
+                self.before.leave()
+        self.mode.shut()
 
 
 def jointly(models: tuple[Callable[..., object], ...], call: Call, body: Callable[[Joint], R]) -> R:
     """What ``body`` returns, which runs the models, by :func:`execute`, and scores their sites."""
     find = partial(_register_all, models, call) if len(models) > 1 else None
     substitution = Substitution((call.params, call.args, call.kwargs), find)
-    mode = RunMode(call.key, substitution)
-    with ExitStack() as rest:
-        joint = Joint(substitution, mode, rest, models, call)
-        rest.callback(joint.snapshot.restore)
-        return body(joint)
+    joint = Joint(substitution, RunMode(call.key, substitution), models, call)
+    return _whole(joint, body)
+
+
+def _whole(joint: Joint, body: Callable[[Joint], R]) -> R:
+    try:
+        joint.before = Before()
+        result = body(joint)
+        joint.end()
+    except BaseException as error:
+        end = error
+        try:
+            end = settled(error)
+            joint.end(cut=True)
+        finally:  # again, as an interrupt may have cut the first short
+            joint.end(cut=True)
+        if end is not error:
+            raise end from None
+        raise
+    return result
 
 
 # Models whose results were seen to have gradients in nothing but params and arguments. A mode sees
@@ -231,14 +261,11 @@ def _statements_of(model: Callable[..., object], call: Call) -> _Statements:
         known = None
     if known is None:
         substitution = Substitution((call.params, call.args, call.kwargs))
-        mode = RunMode(call.key, substitution)
         setting = Setting(params=call.params, collect=True)
         # The run itself is of no interest, nor how far it comes.
-        with ExitStack() as rest, torch.no_grad():
-            joint = Joint(substitution, mode, rest)
-            rest.callback(joint.snapshot.restore)
-            with suppress(Exception):
-                _run(joint, model, call, setting)
+        joint = Joint(substitution, RunMode(call.key, substitution))
+        with torch.no_grad(), suppress(Exception):
+            _whole(joint, lambda joint: _run(joint, model, call, setting))
         known = _Statements(dict(substitution.originals), joint.constraints)
         with suppress(TypeError):
             _STATEMENTS[model] = known
@@ -294,13 +321,18 @@ def _run(joint: Joint, model: Callable[..., R], call: Call, setting: Setting) ->
     running = RUNNING.set(Running(call.key, setting.params, setting.collect, answers.params_read))
     tokens = ACTIVE.set(nets), GIVEN.set(given), FIELDS.set(fields)
     joint.mode.source = KeySource(call.key, "<torch>")
+    joint.buffers.append(buffers)
+
+    def called(validates: bool) -> R:
+        answers.validates = validates
+        if isinstance(model, nn.Module):
+            _adopt(joint, buffers, model, "")
+        return _callable(model)(*call.args, **call.kwargs)
+
+    blind = is_tracing() or is_mapped()
     try:
-        hermetic = Hermetic(recorder, answers.answer)
-        with joint.redirected(model), hermetic:
-            answers.validates = hermetic.validates
-            if isinstance(model, nn.Module):
-                _adopt(joint, buffers, model, "")
-            result = _callable(model)(*call.args, **call.kwargs)
+        with joint.redirected(model):
+            result = alone(recorder, answers.answer, called, blind=blind)
     except Exception as error:
         _note_local_fields(error, [s for s in recorder.sites.values() if s.name in fields])
         if is_of_enumeration(error):

@@ -11,6 +11,7 @@ import torch
 
 from ._boundary import is_mapped
 from ._errors import DeclarationError, PurepyroError, ShapeError, VmapError, describe, near
+from ._isolation._boundary import intact
 from ._sites import site_under_way
 from ._trees import mapped, named_leaves
 from ._where import line_of
@@ -31,6 +32,7 @@ def check_how(_: object, field: attrs.Attribute[Any], how: object) -> None:
         )
 
 
+@intact
 def over(
     fn: Callable[[S], T], inputs: S, count: int, *, how: How, chunk_size: int | None, what: str
 ) -> T:

@@ -363,6 +363,10 @@ class RunMode(KeyedRandom):
         """Whether its block is under way."""
         return bool(self._outer)
 
+    def shut(self) -> None:
+        """Be over, also if a block of it was cut short."""
+        self._outer.clear()
+
     def __init__(self, key: Key, substitution: Substitution) -> None:
         super().__init__(key, rewrite=substitution.arguments)
         self.substitution = substitution

@@ -44,9 +44,7 @@ def compiled(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Run:
         return module
     mark = sha256("\n".join(part.code for part in parts).encode()).hexdigest()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of its own deprecated functions
-            return inductor(module, inputs, mark)
+        return inductor(module, inputs, mark)
     except Exception as error:  # whatever the compiler trips over, the graph is right
         reason = str(error).strip().splitlines()
         LOGGER.debug("Inductor failed on a graph: %s", error)  # pages of a compiler's complaints

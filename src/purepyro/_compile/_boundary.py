@@ -7,6 +7,7 @@ one moves, this is the file to mend. Inductor has ``_inductor.py``, and ``_wrapp
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -33,7 +34,20 @@ _TENSOR_GUARDS: Any = cast("Any", _guards).TensorGuards
 _make_fx: Any = make_fx
 
 # Inductor keeps process-wide state while it compiles.
-LOCK = threading.RLock()
+# Whoever traces or compiles has the first one; it is free again after an interrupt, while the
+# second one is held until what was begun is done.
+LOCK: Any = threading.RLock()
+COMPILING: Any = threading.RLock()
+
+
+def _in_child() -> None:
+    """In a forked child nobody compiles but the thread that forked."""
+    for lock in (LOCK, COMPILING):
+        if not lock._is_owned():
+            lock._at_fork_reinit()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 def graph_of(fn: Callable[..., object], inputs: Sequence[Tensor]) -> fx.GraphModule:

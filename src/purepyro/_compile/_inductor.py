@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from hashlib import sha256
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from ..random._bits._nodes import OPERATOR, expanded_in_planes
+from ._apart import apart
 from ._boundary import LOCK
 from ._kept import KEPT
 from ._silent import silent
@@ -57,7 +59,13 @@ def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run
         # A product and a sum in one operation, as Triton and XLA have it too.
         "cpp.enable_floating_point_contract_flag": "fast",
     }
-    with LOCK, torch.no_grad(), silent(), exact_vectors():
+    with LOCK:
+        return apart(partial(_made, module, inputs, settings))
+
+
+def _made(module: fx.GraphModule, inputs: Sequence[Tensor], settings: dict[str, object]) -> Run:
+    with torch.no_grad(), silent(), exact_vectors(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of its own deprecated functions
         package = _inductor()
         if any(tensor.device.type != "cpu" for tensor in inputs):
             return _compiled(module, inputs, settings)
@@ -153,7 +161,7 @@ def _has_setting(name: str) -> bool:
 @cache
 def has_compiler() -> bool:
     """Whether Inductor finds a C++ compiler."""
-    names: Any = _inductor().config.cpp.cxx
+    names: Any = apart(_inductor).config.cpp.cxx
     candidates = names if isinstance(names, (tuple, list)) else (names,)
     found = [shutil.which(str(name)) for name in candidates if name]
     # Inductor's first candidate is None where it may fetch a compiler by itself.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from optree import PyTreeSpec
 from torch import Tensor
 
+from .._lazy import Lazy
 from .._trees import leaves_of, structure_of
 from ._blocks import Blocks, ByCounters
 from ._boundary import is_view, value_of
@@ -40,7 +41,7 @@ class Block(Generic[S]):
         """Steps after which the state is this one."""
         return cls(recorded, lambda: state)
 
-    @cached_property
+    @Lazy
     def state(self) -> S:
         """The state after them, which is put together when it is asked for."""
         return self._state()

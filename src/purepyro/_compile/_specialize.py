@@ -15,8 +15,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._boundary import RUN_LOCK
 from .._errors import GradientError, SpecializationError, TraceError, describe
+from .._isolation._boundary import RUN_LOCK, intact
 from .._trees import Frame, leaves_of, named_leaves, taken_apart
 from ._boundary import LOCK, Guard, unfit
 from ._captures import Captures, captures
@@ -179,6 +179,7 @@ class Specializations(Generic[T]):
                 return found
         return None
 
+    @intact
     def _add(self, call: Call) -> Found[T]:
         self._refuse_gradients(call, call.tensors)
         self._refuse_kinds(call, call.tensors)

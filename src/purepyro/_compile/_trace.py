@@ -8,12 +8,13 @@ from typing import Any, cast
 import attrs
 from torch import Tensor, fx
 
-from .._boundary import unvalidated
 from .._errors import PurepyroError, TraceError, describe
+from .._isolation._boundary import unvalidated
+from .._isolation._signals import undisturbed
 from .._trees import Frame, tensors_in
 from .._where import line_of
 from ..random._bits._nodes import as_nodes
-from ._boundary import LOCK, functional, graph_of, is_random, watching
+from ._boundary import COMPILING, LOCK, functional, graph_of, is_random, watching
 from ._checks import without_checks
 from ._functional import made_functional, refuse_written, written_inputs
 from ._graphs import inputs_of, lifted
@@ -91,11 +92,16 @@ class _Recorder:
         return self._frame.filled(outputs)
 
 
+def _silently(fn: Callable[..., object], inputs: list[Tensor]) -> fx.GraphModule:
+    with silent():
+        return graph_of(fn, inputs)
+
+
 def _traced(fn: Callable[..., object], inputs: list[Tensor]) -> fx.GraphModule:
     try:
         # A check of numbers, of the user's own distributions too, would end the trace.
-        with unvalidated(), LOCK, silent(), as_nodes():
-            return graph_of(fn, inputs)
+        with unvalidated(), LOCK, COMPILING, as_nodes():
+            return undisturbed(lambda: _silently(fn, inputs))
     except PurepyroError:
         raise
     except (TypeError, NotImplementedError) as error:

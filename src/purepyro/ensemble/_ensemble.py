@@ -13,6 +13,7 @@ from .._boundary import is_transforming
 from .._compile._loop import Loop
 from .._errors import DeclarationError, describe
 from .._integers import as_int_or_none
+from .._isolation._boundary import intact
 from .._mapped import How, check_how, explained
 from .._recipes import Carried
 from .._trees import leaves_of, mapped
@@ -132,6 +133,7 @@ class Ensemble(Carried, Generic[P]):
             )
         count_of(self.members)
 
+    @intact
     def init(self, keys: Key, /, *args: P.args, **kwargs: P.kwargs) -> EnsembleState:
         """The state before the first step; member ``i`` is ``svi.init(keys[i], ...)``.
 
@@ -179,6 +181,7 @@ class Ensemble(Carried, Generic[P]):
                 svi = mapped(_laid_out, over(keys, self.members, *call.tensors))
         return EnsembleState(svi, self.members, torch.full_like(svi.step, -1))
 
+    @intact
     def step(
         self, state: EnsembleState, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[EnsembleState, Tensor]:
@@ -208,6 +211,7 @@ class Ensemble(Carried, Generic[P]):
         num_steps = check_count(num_steps, "num_steps")
         return self.run_from(self.init(keys, *args, **kwargs), num_steps, *args, **kwargs)
 
+    @intact
     def run_from(
         self, state: EnsembleState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> EnsembleRunResult:

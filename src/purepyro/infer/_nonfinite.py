@@ -11,8 +11,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._boundary import unvalidated
 from .._errors import DuplicateSiteError, ShapeError, SupportError, describe
+from .._isolation._boundary import unvalidated
 from .._sites import Site
 from .._trees import tensors_in
 from .._types import Params

@@ -10,12 +10,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._boundary import is_transforming, unvalidated
+from .._boundary import is_transforming
 from .._buffers import Buffers
 from .._errors import MissingNameError, PurepyroError, ShapeError, SupportError, describe
 from .._execute import Outcome, root_of
 from .._fitted import one_parameter
 from .._init import initial
+from .._isolation._boundary import unvalidated
 from .._sites import Site
 from .._types import Params, State
 from ..random import Key, name_key

@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._boundary import is_transforming, unvalidated
+from .._boundary import is_transforming
 from .._compile._jit import Jitted, is_enabled, jit
 from .._compile._loop import Loop
 from .._errors import (
@@ -24,6 +24,7 @@ from .._errors import (
     near,
 )
 from .._integers import whole
+from .._isolation._boundary import intact, unvalidated
 from .._mapped import explained
 from .._recipes import Carried
 from .._sites import Site
@@ -140,6 +141,7 @@ class SVI(Carried, Generic[P]):
                 f"{near(str(self.on_nonfinite), get_args(OnNonfinite))}"
             )
 
+    @intact
     def init(self, key: Key, /, *args: P.args, **kwargs: P.kwargs) -> SVIState:
         """The state before the first step; complete, so that it can be loaded into.
 
@@ -164,6 +166,7 @@ class SVI(Carried, Generic[P]):
         self._warn_of_unread(state, batch)
         return state
 
+    @intact
     def step(
         self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[SVIState, Tensor]:
@@ -204,6 +207,7 @@ class SVI(Carried, Generic[P]):
         params = {**state.params, **learnt} if self.frozen else learnt
         return SVIState(params, opt_state, state.key, state.step + 1, buffers), value
 
+    @intact
     def evaluate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         """The loss at ``state``, with the noise of its next step."""
         key = fold_in(state.key, state.step)
@@ -220,6 +224,7 @@ class SVI(Carried, Generic[P]):
         num_steps = check_count(num_steps, "num_steps")
         return self.run_from(self.init(key, *args, **kwargs), num_steps, *args, **kwargs)
 
+    @intact
     def run_from(
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
@@ -291,6 +296,7 @@ class SVI(Carried, Generic[P]):
         """:meth:`fit`, going on from a state."""
         return self._fit(state.key, state, batches, data_size, epochs)
 
+    @intact
     def _fit(
         self,
         key: Key,
@@ -338,7 +344,7 @@ class SVI(Carried, Generic[P]):
         wanted = (steps or 0) >= _WORTHWHILE if self.compiled is None else self.compiled
         return wanted and is_enabled() and not is_transforming()
 
-    @cached_property
+    @cached_property  # of attrs, which has no lock
     def _graphs(self) -> Graphs:
         # What the callback does is no part of a step.
         step: Callable[..., tuple[SVIState, Tensor]] = attrs.evolve(self, callback=None).step
@@ -443,7 +449,7 @@ class SVI(Carried, Generic[P]):
                 "does hides them (.detach(), torch.no_grad(), .item()). Remove them, or list them "
                 "in SVI(..., frozen=[...]) if that is meant.",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _learnt(self, params: Params) -> Params:

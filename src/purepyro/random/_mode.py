@@ -7,6 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, Self, TypeAlias, TypeVar
 
+from torch._C import (
+    _len_torch_function_stack,
+    _pop_torch_function_stack,
+    _push_on_torch_function_stack,
+)
 from torch.overrides import TorchFunctionMode
 
 from ._key import Key, check_key
@@ -47,19 +52,29 @@ class KeyedRandom(TorchFunctionMode):
         self.source = KeySource(key)
         self.steady = steady
         self._rewrite = rewrite
-        self._outer: list[KeyedRandom | None] = []
+        # For each block that is under way: the mode around it, and how many torch had.
+        self._outer: list[tuple[KeyedRandom | None, int]] = []
 
     def __enter__(self) -> Self:
-        enter: Callable[[], object] = super().__enter__
-        enter()
-        self._outer.append(_THREAD.mode)
-        _THREAD.mode = self
+        outer = _THREAD.mode, _len_torch_function_stack()
+        try:
+            self._outer.append(outer)
+            _THREAD.mode = self
+            _push_on_torch_function_stack(self)
+        except BaseException:  # an interrupt: there will be no end of the block
+            self._leave(outer)
+            raise
         return self
 
     def __exit__(self, *error: Any) -> None:
-        _THREAD.mode = self._outer.pop()
-        leave: Callable[..., object] = super().__exit__
-        leave(*error)
+        self._leave(self._outer[-1])
+
+    def _leave(self, outer: tuple[KeyedRandom | None, int]) -> None:
+        while _len_torch_function_stack() > outer[1]:
+            _pop_torch_function_stack()
+        _THREAD.mode = outer[0]
+        if self._outer and self._outer[-1] is outer:
+            self._outer.pop()
 
     def __torch_function__(
         self,
@@ -140,6 +155,16 @@ def draw(key: Key, fn: Callable[[], T]) -> T:
         return fn()
     finally:
         mode.source, mode.steady = source, steady
+
+
+def innermost_mode() -> KeyedRandom | None:
+    """The mode of the innermost block of this thread."""
+    return _THREAD.mode
+
+
+def put_back_mode(mode: KeyedRandom | None) -> None:
+    """Say which mode is the innermost, after blocks that were cut short."""
+    _THREAD.mode = mode
 
 
 def current_source() -> KeySource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 import attrs
@@ -17,6 +17,7 @@ from torch.distributions import AffineTransform, Transform
 
 from ..._errors import DeclarationError, describe
 from ..._fields import static
+from ..._lazy import Lazy
 from ..._trees import tensors_in
 from ...random import key, name_key
 from ...random._concrete import outside_transforms
@@ -96,7 +97,7 @@ class _Begin:
     def value(self, name: str) -> Tensor:
         return self._values[name]
 
-    @cached_property
+    @Lazy
     def _values(self) -> dict[str, Tensor]:
         key = self._start.key
         # Adding a part of the key makes tensors of their own that are batched where the key is.

@@ -15,6 +15,7 @@ from ..._apply import record
 from ..._errors import SupportError
 from ..._execute import Call, Setting, execute, jointly
 from ..._fields import static
+from ..._isolation._boundary import intact
 from ..._types import Params, Values
 from ...random import key
 from ...random._concrete import plain
@@ -75,6 +76,7 @@ class AutoLaplaceApproximation(JointGuide[P]):
     def spare(self, z: Tensor) -> Tensor:
         return -0.5 * z.square()  # with no constant: the loss is the density's
 
+    @intact
     def laplace_approximation(
         self, params: Values, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[AutoMultivariateNormal[P], Params]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -29,6 +28,7 @@ from ..._errors import (
     near,
 )
 from ..._execute import Setting, execute
+from ..._lazy import Lazy
 from ..._scope import RUNNING
 from ..._sites import Site
 from ...random import Key, name_key
@@ -54,7 +54,7 @@ class Start:
         self._args = args
         self._kwargs = kwargs
 
-    @cached_property
+    @Lazy
     def key(self) -> Key:
         """A key of the ``init`` under way, the same for all guides in it."""
         return Key(drawn_key("_auto_start"))
@@ -73,7 +73,7 @@ class Start:
         loc: Tensor = biject_to(latent.support).inv(self._values[latent.name])
         return _full(loc, latent, latent.unconstrained_event_dim)
 
-    @cached_property
+    @Lazy
     def _values(self) -> dict[str, Tensor]:
         started = _Started(self._init_loc_fn, self.key)
         with torch.no_grad():
