@@ -415,6 +415,8 @@ def test_an_interrupted_write_leaves_the_earlier_file(
         torch.testing.assert_close(load(tmp_path / "state.pt", like=state), state)
 
 
+# A scan of the folder that is cut short is closed when it is collected.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("way")
 def test_interrupts_at_random_moments(tmp_path: Path) -> None:
     def interrupt(*_: object) -> None:
