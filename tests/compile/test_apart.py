@@ -5,14 +5,17 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from types import FrameType
 
 import pytest
 import torch
+from torch import Tensor, fx
 
 from purepyro import jit
-from purepyro._compile import _apart, _inductor
+from purepyro._compile import _inductor
 from purepyro._compile._apart import apart
+from purepyro._compile._boundary import COMPILING
 
 needs_alarms = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
 
@@ -58,12 +61,14 @@ def test_after_an_interrupt_the_next_call_is_compiled(monkeypatch: pytest.Monkey
     go, whole = threading.Event(), _inductor._made
     calls: list[str] = []
 
-    def slow(*args: object) -> object:
+    def slow(
+        module: fx.GraphModule, inputs: Sequence[Tensor], settings: dict[str, object]
+    ) -> _inductor.Run:
         calls.append(threading.current_thread().name)
         if len(calls) == 1:
             signal.setitimer(signal.ITIMER_REAL, 0.05)
         go.wait(20)
-        return whole(*args)
+        return whole(module, inputs, settings)
 
     monkeypatch.setattr(_inductor, "_made", slow)
     fn = jit(lambda x: x.sin() * 2.0)
@@ -80,5 +85,5 @@ def test_after_an_interrupt_the_next_call_is_compiled(monkeypatch: pytest.Monkey
     torch.testing.assert_close(fn(x), x.sin() * 2.0)
     assert fn.cache_info().currsize == 1
     assert calls == ["purepyro.jit"] * 2
-    assert _apart.COMPILING.acquire(timeout=5)
-    _apart.COMPILING.release()
+    assert COMPILING.acquire(timeout=5)
+    COMPILING.release()
