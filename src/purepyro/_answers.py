@@ -7,7 +7,7 @@ key, or from given values, and checks what it hands out and what it is handed.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import partial
 from typing import TypeGuard
@@ -135,7 +135,8 @@ class Answers:
             if msg["value"] is None:
                 msg["value"] = self._sample(msg)
             elif msg["is_observed"]:
-                _check_observed(msg)
+                with self._aside():
+                    _check_observed(msg)
             if msg["is_observed"] or msg["name"] in self.values:
                 require_valid_value(str(msg["name"]), fn, message_value(msg))
         elif msg["type"] == "param" and msg["value"] is None:
@@ -144,6 +145,10 @@ class Answers:
             return False
         msg["done"] = True
         return True
+
+    def _aside(self) -> AbstractContextManager[object]:
+        """A block for checks, which need no mode unless it replaces something."""
+        return nullcontext() if self._substitution else as_they_are()
 
     def _sample(self, msg: Msg) -> Tensor:
         name, fn = str(msg["name"]), message_distribution(msg)
@@ -159,7 +164,8 @@ class Answers:
             self.values_read.add(name)
             if is_subsample(fn):
                 return _checked_rows(name, plate_rows(fn), self.values[name])
-            return _checked_value(name, fn, self.values[name])
+            with self._aside():
+                return _checked_value(name, fn, self.values[name])
         if not self._draws:
             raise MissingNameError(
                 f"The values have none for the site {name!r}, so the log density is not defined. "
@@ -359,8 +365,7 @@ def _check_observed(msg: Msg) -> None:
             f"The observed value of the site {name!r} is {describe(value)}, which is no Tensor. "
             "Write torch.as_tensor(value)."
         )
-    with as_they_are():
-        require_real(value, f"observed value of the site {name!r}")
+    require_real(value, f"observed value of the site {name!r}")
     free = {f.dim for f in msg["cond_indep_stack"] if f.dim is not None and f.size == -1}
     _check_shape(name, fn, value, "observed value", free)
 
@@ -426,8 +431,7 @@ def _checked_value(name: str, fn: object, value: object) -> Tensor:
             f"The value of the site {name!r} is {describe(value)}, which is no Tensor. "
             "Write torch.as_tensor(value)."
         )
-    with as_they_are():
-        require_real(value, f"value of the site {name!r}")
+    require_real(value, f"value of the site {name!r}")
     if not hasattr(fn, "batch_shape"):
         return value
     _check_shape(name, fn, value, "value")

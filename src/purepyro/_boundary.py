@@ -47,7 +47,7 @@ from torch.distributions.constraints import Constraint
 from torch.utils._python_dispatch import _disable_current_modes
 
 from ._errors import DeclarationError
-from ._isolation._boundary import unvalidated
+from ._isolation._boundary import handlers, unvalidated
 from ._pure import PURE
 from .random._concrete import outside_transforms
 
@@ -116,7 +116,7 @@ class Enumeration(EnumMessenger):
 
 def plates_under_enumeration() -> int | None:
     """How many dimensions belong to plates, if sites are being enumerated to the left of them."""
-    for handler in runtime._PYRO_STACK:
+    for handler in handlers():
         if isinstance(handler, Enumeration):
             return handler.plates
         if isinstance(handler, EnumMessenger):  # in Pyro's own algorithms
@@ -151,12 +151,12 @@ def _opens_plate(handler: Messenger) -> bool:
 
 def is_handled() -> bool:
     """Whether a handler of Pyro is at work, so that statements have an effect."""
-    return bool(runtime._PYRO_STACK)
+    return bool(handlers())
 
 
 def in_plate() -> bool:
     """Whether a plate of the model is open."""
-    return any(map(_opens_plate, runtime._PYRO_STACK))
+    return any(map(_opens_plate, handlers()))
 
 
 @contextmanager
@@ -238,7 +238,7 @@ def plate_rows(fn: object) -> int | None:
 def plate_indices() -> dict[str, Tensor]:
     """The indices of all plates that are open, by name; those without a size have none."""
     found: dict[str, Tensor] = {}
-    for handler in runtime._PYRO_STACK:
+    for handler in handlers():
         if isinstance(handler, SubsampleMessenger) and handler._indices is not None:
             indices: object = handler._indices
             found[handler.name] = torch.as_tensor(indices)
@@ -580,7 +580,7 @@ def refuse_setup() -> None:
     Raises:
         DeclarationError: if one is doing so.
     """
-    for handler in runtime._PYRO_STACK:
+    for handler in handlers():
         if not isinstance(handler, BlockMessenger) or handler.hide_fn not in _PROTOTYPES:
             continue
         guide = _setting_up()

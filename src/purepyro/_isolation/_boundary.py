@@ -84,24 +84,28 @@ class _Plates(list[Any]):
     """The same of Pyro's stack of plates."""
 
 
-def _handlers(shared: list[Any]) -> list[Any]:
-    own = _OWN.handlers
-    return shared if own is None else own
-
-
-def _plates(shared: list[Any]) -> list[Any]:
-    own = _OWN.plates
-    return shared if own is None else own
-
-
-def _on_the_right_list(
-    method: Callable[..., Any], right: Callable[[list[Any]], list[Any]]
-) -> Callable[..., Any]:
+def _of_handlers(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def of_this_thread(shared: list[Any], *args: Any) -> Any:
-        return method(right(shared), *args)
+        own = _OWN.handlers
+        return method(shared if own is None else own, *args)
 
     return of_this_thread
+
+
+def _of_plates(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def of_this_thread(shared: list[Any], *args: Any) -> Any:
+        own = _OWN.plates
+        return method(shared if own is None else own, *args)
+
+    return of_this_thread
+
+
+def handlers() -> list[Any]:
+    """Pyro's stack of handlers in this thread: a plain list in a run, and quicker to walk."""
+    own = _OWN.handlers
+    return _STACK if own is None else own
 
 
 for _method in (
@@ -110,8 +114,8 @@ for _method in (
     *("__repr__", "__reversed__", "__setitem__"),
 ):
     _of_lists = getattr(list, _method)
-    setattr(_Handlers, _method, _on_the_right_list(_of_lists, _handlers))
-    setattr(_Plates, _method, _on_the_right_list(_of_lists, _plates))
+    setattr(_Handlers, _method, _of_handlers(_of_lists))
+    setattr(_Plates, _method, _of_plates(_of_lists))
 
 
 class _PerRunStore(ParamStoreDict):
