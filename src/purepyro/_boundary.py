@@ -214,19 +214,17 @@ def takes_any_length(fn: object) -> bool:
 
 def is_full_plate(fn: object) -> bool:
     """Whether ``fn`` is the index draw of a plate that is not subsampled: no randomness in it."""
-    return isinstance(fn, _Subsample) and (
-        fn.subsample_size is None or fn.subsample_size >= fn.size
-    )
+    return type(fn) is _Subsample and (fn.subsample_size is None or fn.subsample_size >= fn.size)
 
 
 def is_empty_plate(fn: object) -> bool:
     """Whether ``fn`` is the index draw of a plate of size zero, which Pyro does not know."""
-    return isinstance(fn, _Subsample) and fn.size == 0
+    return type(fn) is _Subsample and fn.size == 0
 
 
 def is_subsample(fn: object) -> bool:
     """Whether ``fn`` is the index draw of a plate."""
-    return isinstance(fn, _Subsample)
+    return type(fn) is _Subsample
 
 
 def plate_rows(fn: object) -> int | None:

@@ -79,7 +79,9 @@ class AutoNormal(ModelGuide[P]):
     def _draw(self, latent: Latent, plates: PlatesOfRun, start: Start) -> Tensor:
         """Draw one site, inside its plates."""
         loc, scale = self._loc_scale(latent, plates, start)
-        normal = dist.Normal(loc, scale).to_event(latent.unconstrained_event_dim)
+        # Its scale is positive, and its draws are of the line, without a look at each.
+        line = dist.Normal(loc, scale, validate_args=False)
+        normal = line.to_event(latent.unconstrained_event_dim)
         if latent.is_real:
             return pyro.sample(latent.name, normal, infer=OWN_MASK)
         z = pyro.sample(f"{latent.name}_unconstrained", normal, infer={"is_auxiliary": True})
