@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
@@ -188,3 +190,14 @@ def test_scores_under_vmap_leave_validation_as_it_was_in_all_threads(key: random
     assert pyro.distributions.is_validation_enabled()
     with pytest.raises(ValueError, match="constraint"):
         dist.Normal(0.0, -torch.ones(()))
+
+
+def test_who_imported_pyros_stack_before_sees_the_same() -> None:
+    code = (
+        "import sys, types, pyro.poutine.runtime as runtime\n"
+        "third = types.ModuleType('third'); third._PYRO_STACK = runtime._PYRO_STACK\n"
+        "sys.modules['third'] = third\n"
+        "import purepyro, pyro.poutine.messenger as messenger\n"
+        "assert third._PYRO_STACK is runtime._PYRO_STACK is messenger._PYRO_STACK\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

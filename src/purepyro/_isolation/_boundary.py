@@ -18,6 +18,7 @@ Three kinds of state:
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -34,8 +35,7 @@ import torch
 from pyro.distributions import util as distributions_util
 from pyro.infer import util as infer_util
 from pyro.params.param_store import ParamStoreDict
-from pyro.poutine import collapse_messenger, runtime
-from pyro.poutine import messenger as messenger_module
+from pyro.poutine import runtime
 from pyro.poutine import util as poutine_util
 from pyro.poutine.messenger import Messenger
 from torch.distributions import Distribution as TorchDistribution
@@ -136,9 +136,11 @@ _STORE_PARTS = ("_params", "_param_to_name", "_constraints")
 for _part in _STORE_PARTS:
     setattr(_PerRunStore, _part, _part_of_store(_part))
 
-_STACK: Any = _Handlers(runtime._PYRO_STACK)
-for _module in (runtime, messenger_module, collapse_messenger):
-    setattr(_module, "_PYRO_STACK", _STACK)  # noqa: B010
+_SHARED_STACK: Any = runtime._PYRO_STACK
+_STACK: Any = _Handlers(_SHARED_STACK)
+for _module in list(sys.modules.values()):  # whoever imported it by name, Pyro's own or not
+    if getattr(_module, "__dict__", {}).get("_PYRO_STACK") is _SHARED_STACK:
+        setattr(_module, "_PYRO_STACK", _STACK)  # noqa: B010
 runtime._DIM_ALLOCATOR._stack = _Plates(runtime._DIM_ALLOCATOR._stack)
 cast("Any", pyro.get_param_store()).__class__ = _PerRunStore
 
