@@ -86,9 +86,10 @@ class Module(Node):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.__declarations__ = _declarations(cls)
-        for name, value in list(vars(cls).items()):
-            if isinstance(value, FunctionType) and not name.startswith("_"):
-                setattr(cls, name, _method(value))
+        if not cls.__module__.startswith(f"{__package__}."):  # automatic guides know what they do
+            for name, value in list(vars(cls).items()):
+                if isinstance(value, FunctionType) and not name.startswith("_"):
+                    setattr(cls, name, _method(value))
         attrs.frozen(slots=False, eq=False, repr=False, field_transformer=_guard_fields)(cls)
         # attrs puts its own pair here; ours say what to write instead.
         del cls.__setattr__, cls.__delattr__
