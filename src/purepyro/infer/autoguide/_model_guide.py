@@ -186,7 +186,10 @@ def pushed(latent: Latent, z: Tensor, spare: Spare | None = None) -> dist.Delta:
             log_density,
             -_by_row(spare(z), latent, value),
         )
-    return dist.Delta(value, log_density=log_density, event_dim=latent.event_dim)
+    # Its own value is in its support.
+    return dist.Delta(
+        value, log_density=log_density, event_dim=latent.event_dim, validate_args=False
+    )
 
 
 def _by_row(log_density: Tensor, latent: Latent, value: Tensor) -> Tensor:
