@@ -229,7 +229,7 @@ def is_subsample(fn: object) -> bool:
 
 def plate_rows(fn: object) -> int | None:
     """How many rows the plate of this index draw says it takes; ``None`` if it does not say."""
-    rows: int | None = fn.subsample_size if isinstance(fn, _Subsample) else None
+    rows: int | None = fn.subsample_size if type(fn) is _Subsample else None
     return rows
 
 

@@ -194,8 +194,9 @@ def _whole(joint: Joint, body: Callable[[Joint], R]) -> R:
     return result
 
 
-# Models whose results were seen to have gradients in nothing but params and arguments. A mode sees
-# every parameter that a network computes with; this is for models that run without one.
+# Models whose results were seen to have gradients in nothing but params and arguments. The mode
+# sees what torch's functions are given; this is for what goes around it: TorchScript, and an
+# autograd.Function that is given the parameter itself.
 _REACHED: WeakSet[Any] = WeakSet()
 
 
