@@ -59,7 +59,7 @@ def stable(y: Tensor | None = Y) -> None:
         pyro.sample("y", dist.StableWithLogProb(1.5, z.tanh(), 1.0, z), obs=y)
 
 
-HERE = r"(?s)test_mapped\.py:\d+: `scale = 1\.0 if z > 0"
+HERE = r"(?s)test_mapping\.py:\d+: `scale = 1\.0 if z > 0"
 
 
 @pytest.mark.parametrize("kind", LOSSES, ids=lambda kind: str(kind.__name__))
@@ -342,7 +342,7 @@ def test_explicit_checks_that_branch_are_refused_with_the_loop(key: random.Key) 
         matrix = torch.eye(2) * z.exp()
         return dist.MultivariateNormal(torch.zeros(2), matrix, validate_args=True)
 
-    with pytest.raises(VmapError, match=r"test_mapped\.py:\d+: `return dist\.Multi"):
+    with pytest.raises(VmapError, match=r"test_mapping\.py:\d+: `return dist\.Multi"):
         Predictive(_prior(fn), num_samples=2)(key)
     assert Predictive(_prior(fn), num_samples=2, map="loop")(key)["x"].shape == (2, 2)
 
