@@ -10,7 +10,7 @@ from typing import Protocol
 import attrs
 from torch import Tensor
 
-from .._compat._pyro import Plates, Watch, in_plate, outside_plates
+from .._compat._plates import Plates, Watch, in_plate, outside_plates
 from .._errors import CycleError, DeclarationError, OutsideRunError
 
 # Keys of an instance's __dict__ that are no fields. `_BINDING` is set on the copies a run makes.

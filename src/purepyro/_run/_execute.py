@@ -18,15 +18,18 @@ import torch
 from torch import Tensor, nn
 from torch.distributions.constraints import Constraint
 
-from .._compat._isolation import Before, alone, settled
-from .._compat._pyro import is_mapped, is_of_enumeration, is_tracing, wrapped_by
+from .._compat._enumeration import is_of_enumeration
+from .._compat._pyro_guides import wrapped_by
+from .._compat._thread_state import Before, settled
+from .._compat._transforms import is_mapped, is_tracing
+from .._compat._turns import alone
 from .._declare._bind import bind, is_bound
 from .._declare._reads import FIELDS, GIVEN, RUNNING, Running
 from .._declare._tree import Node
 from .._errors import DeclarationError, describe
 from .._networks._active import ACTIVE, Nets
 from .._networks._buffers import Buffers
-from .._networks._functional_copy import forget_compiled, refuse_script
+from .._networks._functional_copy import let_run_as_written, refuse_script
 from .._networks._snapshot import Snapshot
 from .._networks._substitution import RunMode, Substitution
 from ..random import Key
@@ -370,7 +373,7 @@ def _adopt(joint: Joint, buffers: Buffers, net: nn.Module, prefix: str) -> None:
     refuse_script(net)
     joint.snapshot.keep_network(net)
     joint.substitution.know(prefix.removesuffix("$$$"), net)
-    forget_compiled(net)
+    let_run_as_written(net)
     for original, copy in buffers.watch(net, prefix):
         joint.substitution.put(original, copy)
 

@@ -22,28 +22,14 @@ from torch import Tensor, nn
 from torch.distributions import Independent, transform_to
 from torch.distributions.constraints import Constraint
 
-from .._compat._function_modes import quiet
-from .._compat._functorch import plain
-from .._compat._pyro import (
-    Msg,
-    as_they_are,
-    is_empty_plate,
-    is_full_plate,
-    is_mapped,
-    is_subsample,
-    is_tracing,
-    let_not_adopt,
-    let_subsample,
-    message_distribution,
-    message_value,
-    module_being_registered,
-    plate_rows,
-    plates_under_enumeration,
-    refuse_setup,
-    registered,
-    takes_any_length,
-    unchecking,
-)
+from .._compat._distributions import takes_any_length, unchecking
+from .._compat._enumeration import plates_under_enumeration
+from .._compat._function_modes import as_they_are, quiet
+from .._compat._messages import Msg, let_subsample, message_distribution, message_value
+from .._compat._param_store import module_being_registered, registered
+from .._compat._plates import is_empty_plate, is_full_plate, is_subsample, plate_rows
+from .._compat._pyro_guides import let_not_adopt, refuse_setup
+from .._compat._transforms import is_mapped, is_tracing, plain
 from .._core._dense import require_real
 from .._errors import (
     DtypeError,

@@ -12,18 +12,10 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
-from .._compat._functorch import plain
-from .._compat._pyro import (
-    Msg,
-    Plates,
-    is_full_plate,
-    is_subsample,
-    log_prob,
-    message_distribution,
-    message_infer,
-    message_value,
-    scale_and_mask,
-)
+from .._compat._distributions import log_prob, scale_and_mask
+from .._compat._messages import Msg, message_distribution, message_infer, message_value
+from .._compat._plates import Plates, is_full_plate, is_subsample
+from .._compat._transforms import plain
 from .._errors import DuplicateSiteError
 from .._networks._snapshot import Snapshot
 from .._networks._substitution import RunMode

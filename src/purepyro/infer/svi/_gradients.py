@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ..._compat._pyro import is_transforming
+from ..._compat._transforms import is_transforming
 from ..._core._types import Params, State
 from ..._errors import DtypeError, describe
 from ..._networks._substitution import Substitution

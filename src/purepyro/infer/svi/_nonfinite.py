@@ -11,8 +11,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._compat._functorch import plain
-from ..._compat._isolation import unvalidated
+from ..._compat._transforms import plain
+from ..._compat._turns import unvalidated
 from ..._core._trees import tensors_in
 from ..._core._types import Params
 from ..._errors import DuplicateSiteError, ShapeError, SupportError, describe

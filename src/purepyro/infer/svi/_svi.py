@@ -12,8 +12,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._compat._isolation import intact, unvalidated
-from ..._compat._pyro import is_transforming
+from ..._compat._thread_state import intact
+from ..._compat._transforms import is_transforming
+from ..._compat._turns import unvalidated
 from ..._compile._jit import Jitted, is_enabled, jit
 from ..._compile.scan._scan import Loop
 from ..._core._pickling import Carried
