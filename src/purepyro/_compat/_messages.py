@@ -21,7 +21,8 @@ IS_UNRECORDED = "_do_not_trace"
 
 # Says to losses that a guide itself decides what masks its site: it knows whether the value of a
 # masked element counts elsewhere.
-OWN_MASK: Any = {"_own_mask": True}
+MASKS_ITSELF = "purepyro_masks_itself"
+OWN_MASK: Any = {MASKS_ITSELF: True}
 
 
 def message_infer(msg: Msg) -> dict[str, object]:

@@ -13,7 +13,15 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from .._compat._distributions import log_prob, scale_and_mask
-from .._compat._messages import Msg, message_distribution, message_infer, message_value
+from .._compat._messages import (
+    IS_DETERMINISTIC,
+    IS_UNRECORDED,
+    MASKS_ITSELF,
+    Msg,
+    message_distribution,
+    message_infer,
+    message_value,
+)
 from .._compat._plates import Plates, is_full_plate, is_subsample
 from .._compat._transforms import plain
 from .._errors import DuplicateSiteError
@@ -96,7 +104,7 @@ class Recorder(Messenger):
 
     def _postprocess_message(self, msg: Msg) -> None:
         infer = message_infer(msg)
-        if msg["type"] != "sample" or is_full_plate(msg["fn"]) or infer.get("_do_not_trace"):
+        if msg["type"] != "sample" or is_full_plate(msg["fn"]) or infer.get(IS_UNRECORDED):
             return
         name = str(msg["name"])
         if name in self.sites:
@@ -119,7 +127,7 @@ class Recorder(Messenger):
             auxiliary=bool(infer.get("is_auxiliary")),
             mode=self._mode if holds else None,
             marked=bool(infer.get("enumerate")),
-            own_mask=bool(infer.get("_own_mask")),
+            own_mask=bool(MASKS_ITSELF in infer),
         )
 
 
@@ -132,7 +140,7 @@ def _kind(msg: Msg) -> Kind:
     infer = message_infer(msg)
     if is_subsample(msg["fn"]):
         return "subsample"
-    if infer.get("_deterministic"):
+    if infer.get(IS_DETERMINISTIC):
         return "deterministic"
     if not msg["is_observed"]:
         return "latent"
