@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .._compat._pyro import is_handled
 from .._core._pickling import Portable, arrived
 from .._errors import DeclarationError, FrozenError, describe
-from .._networks._active import ACTIVE
+from .._networks._run_context import RUN
 from .._networks._substitution import Substitution, SubstitutionMode
 from ._bind import bind, is_bound
 from ._fields import Field, PyroParam, static
@@ -145,7 +145,7 @@ def _as_run(module: M, run: Callable[[M], R]) -> R:
     substitution = Substitution(strict=False)
     bound = bind(module, substitution)
     assert isinstance(bound, type(module))
-    if not substitution or ACTIVE.get() is not None:
+    if not substitution or RUN.get() is not None:
         return run(bound)
     with SubstitutionMode(substitution):
         return run(bound)

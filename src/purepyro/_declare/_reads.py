@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
-from contextvars import ContextVar
 from typing import Protocol
 
 import attrs
@@ -12,6 +10,7 @@ from torch import Tensor
 
 from .._compat._pyro import Plates, Watch, in_plate, outside_plates
 from .._errors import CycleError, DeclarationError, OutsideRunError
+from .._networks._run_context import RUN
 
 # Keys of an instance's __dict__ that are no fields. `_BINDING` is set on the copies a run makes.
 BINDING = "_purepyro_binding"
@@ -38,35 +37,6 @@ class Declaration(Protocol):
     def became_local(self, path: str, owner: object, value: Tensor, plates: Plates) -> None:
         """Take note that its first read, inside ``plates``, made the field local to them."""
         ...
-
-
-# The names of the parameters given to the run under way; None outside of runs, and where a run
-# may start new ones. A guide looks here for the sites it was fitted to.
-GIVEN: ContextVar[frozenset[str] | None] = ContextVar("purepyro_given", default=None)
-
-
-@attrs.frozen
-class Running:
-    """What the run under way was given: a guide runs its model with the same.
-
-    Attributes:
-        key: The key.
-        params: The parameters.
-        collects: Whether the run may start new ones.
-        params_read: The names of those that were asked for so far; a run inside adds its own.
-    """
-
-    key: Tensor
-    params: Mapping[str, Tensor]
-    collects: bool
-    params_read: set[str]
-
-
-RUNNING: ContextVar[Running | None] = ContextVar("purepyro_running", default=None)
-
-
-# The paths of the fields read in the run under way; None outside of runs.
-FIELDS: ContextVar[set[str] | None] = ContextVar("purepyro_fields", default=None)
 
 
 class Scope:
@@ -100,9 +70,9 @@ class Scope:
             self._pending.pop()
         if declaration.once:
             self._values[path] = value
-        fields = FIELDS.get()
-        if fields is not None:
-            fields.add(path)
+        run = RUN.get()
+        if run is not None:
+            run.fields_read.add(path)
         return value
 
     def _emit(self, path: str, owner: object, declaration: Declaration) -> Tensor:
