@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from typing import TypeGuard
 
 from pyro.distributions import ImproperUniform, constraints
@@ -49,8 +48,10 @@ from .._errors import (
 )
 from .._networks._run_context import RunContext
 from ..random import name_key
-from ..random._mode import KeyedRandom, draw
-from ..random._sample import draw_distribution
+from ..random._derive import words_of
+from ..random._mode import DrawingFrom, KeyedRandom
+from ..random._sample import draw_from
+from ..random._source import KeySource
 from ._sites import feasible, is_exempt
 from ._validation import require_valid_arguments, require_valid_value
 from ._value_checks import (
@@ -100,6 +101,7 @@ class SubstituteHandler:
         self.values_read: set[str] = set()
         self._context = context
         self._substitution = context.substitution
+        self._words = words_of(context.key)
         self._values = values
         self._draws = draws
         self._elsewhere = elsewhere
@@ -115,16 +117,13 @@ class SubstituteHandler:
             return
         if len(handlers) > 1:
             refuse_setup()
-        if msg["type"] == "sample":
-            self._serve_sample(msg)
-        elif msg["type"] == "param" and msg["value"] is None:
+        if msg["type"] == "param" and msg["value"] is None:
             msg["value"] = self._param(msg)
-        else:
+            msg["done"] = True
+            return
+        if msg["type"] != "sample":
             self.before.default(msg)
             return
-        msg["done"] = True
-
-    def _serve_sample(self, msg: Msg) -> None:
         name, unchecked = str(msg["name"]), None
         if is_transforming():
             blind = is_mapped()  # torch's own checks are off
@@ -140,13 +139,14 @@ class SubstituteHandler:
                 check_observed(msg)
         if unchecked is not None and (msg["is_observed"] or name in self._values):
             require_valid_value(name, unchecked, msg["value"])
+        msg["done"] = True
 
     def _aside(self) -> AbstractContextManager[object]:
         """A block for checks, which need no mode unless it replaces something."""
         return nullcontext() if self._substitution else as_they_are()
 
     def _sample(self, msg: Msg, name: str) -> Tensor:
-        fn, key = message_distribution(msg), self._context.key
+        fn, key, words = message_distribution(msg), self._context.key, self._words
         if is_subsample(fn):
             if is_empty_plate(fn):
                 raise ShapeError(
@@ -160,7 +160,7 @@ class SubstituteHandler:
                 indices: Tensor = fn()
                 return indices
             if self._context.rows_key is not None:
-                key = self._context.rows_key
+                key, words = self._context.rows_key, None
         elif name in self._values:
             self.values_read.add(name)
             with self._aside():
@@ -171,11 +171,13 @@ class SubstituteHandler:
                 f"{near(name, self._values)} Give a value for every latent site, as "
                 "trace(...)[1].latents does."
             )
-        site_key = name_key(key, name)
+        source = KeySource(key, name, words)
         if msg["args"] or msg["kwargs"] or not hasattr(fn, "sample"):
-            return draw(site_key, partial(fn, *msg["args"], **msg["kwargs"]))
+            with DrawingFrom(source):
+                drawn: Tensor = fn(*msg["args"], **msg["kwargs"])
+            return drawn
         try:
-            return draw_distribution(site_key, fn)
+            return draw_from(source, fn)
         except UnsupportedDistributionError as error:
             if self._context.collects and is_improper(fn):  # a first look goes on from any value
                 return feasible(fn)
