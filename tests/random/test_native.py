@@ -49,10 +49,10 @@ class Kernels(ModuleType):
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    _native._usable.cache_clear()
+    _native.usable.cache_clear()
     yield monkeypatch
     monkeypatch.undo()
-    _native._usable.cache_clear()
+    _native.usable.cache_clear()
 
 
 @pytest.mark.parametrize("kind", ["bits", "uniform"])
@@ -70,7 +70,7 @@ def test_uniforms_are_taken_from_kernels_without_integers(
     kernels = Kernels()
     fresh.setattr(Kernels, "bits", None)  # as in torch 2.14
     fresh.setattr(_native, "KERNELS", kernels)
-    _native._usable.cache_clear()
+    _native.usable.cache_clear()
     assert torch.equal(random.uniform(key, 5), ours[0])
     assert kernels.calls > 0
     assert torch.equal(random.normal(key, 5), ours[1])
@@ -92,7 +92,7 @@ def test_kernels_that_agree_are_used(fresh: pytest.MonkeyPatch, key: random.Key)
     mapped = torch.vmap(lambda one: random.normal(one, 5))(stack)
     kernels = Kernels()
     fresh.setattr(_native, "KERNELS", kernels)
-    _native._usable.cache_clear()
+    _native.usable.cache_clear()
     theirs = [*draws(key), *draws(stack)]
     assert kernels.calls > 8
     for one, other in zip(ours, theirs, strict=True):
@@ -106,7 +106,7 @@ def test_kernels_are_left_alone_under_transforms(
 ) -> None:
     kernels = Kernels()
     fresh.setattr(_native, "KERNELS", kernels)
-    _native._usable.cache_clear()
+    _native.usable.cache_clear()
     random.uniform(key, 1)
     before = kernels.calls
     torch.vmap(lambda one: random.normal(one, 5))(key[None])

@@ -15,7 +15,8 @@ from ._private import private
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_no_modes: Callable[[], AbstractContextManager[object]] = private(
+# A block in which tensors are themselves, whatever a mode would put in their place.
+as_they_are: Callable[[], AbstractContextManager[object]] = private(
     "torch._C:DisableTorchFunction", "computing outside of function modes"
 )
 _depth: Callable[[], int] = private("torch._C:_len_torch_function_stack", "keyed blocks and runs")
@@ -32,15 +33,10 @@ def quiet(function: Callable[P, T]) -> Callable[P, T]:
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         if torch.compiler.is_compiling():
             return function(*args, **kwargs)
-        with _no_modes():
+        with as_they_are():
             return function(*args, **kwargs)
 
     return wrapper
-
-
-def as_they_are() -> AbstractContextManager[object]:
-    """A block in which tensors are themselves, whatever a mode would put in their place."""
-    return _no_modes()
 
 
 def mode_depth() -> int:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias, cast
 
 import pyro
 import torch
-from pyro.distributions import Distribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 # A TypedDict whose keys are all optional, though all are always there.
 Msg: TypeAlias = Any
+
+# ``pyro.sample`` as Pyro has it, but for the types: it wants a distribution of torch, and a dict.
+emit_sample: Callable[..., Tensor] = pyro.sample
 
 # Keys of a message's `infer` that Pyro keeps to itself.
 IS_DETERMINISTIC = "_deterministic"
@@ -42,20 +44,13 @@ def message_value(msg: Msg) -> Tensor:
     return value
 
 
-def emit_sample(name: str, fn: Distribution, infer: Mapping[str, object]) -> Tensor:
-    """``pyro.sample`` at ``name``."""
-    statement: Callable[..., Tensor] = pyro.sample
-    return statement(name, fn, infer=dict(infer))
-
-
 def drawn_key(name: str) -> Tensor:
     """Two random words, drawn as a site of the run under way of which no record is kept.
 
     Inside ``init`` they come from its key; in plain Pyro from torch's global generator.
     """
-    statement: Callable[..., Tensor] = pyro.sample
     infer = {"is_auxiliary": True, IS_UNRECORDED: True}
-    return statement(name, partial(torch.randint, 0, 2**62, (2,)), infer=infer)
+    return emit_sample(name, partial(torch.randint, 0, 2**62, (2,)), infer=infer)
 
 
 def let_subsample(value: Tensor, unconstrained: Tensor) -> Tensor:

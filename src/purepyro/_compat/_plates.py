@@ -40,7 +40,10 @@ def _opens_plate(handler: Messenger) -> bool:
 
 def in_plate() -> bool:
     """Whether a plate of the model is open."""
-    return any(map(_opens_plate, handlers()))
+    for handler in handlers():
+        if isinstance(handler, IndepMessenger) and handler.name not in _REPETITIONS:
+            return True
+    return False
 
 
 @contextmanager

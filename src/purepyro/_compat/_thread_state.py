@@ -19,7 +19,7 @@ from ._function_modes import mode_depth, pop_modes
 from ._innermost import INNERMOST
 from ._private import private_or
 from ._transforms import dispatch_modes
-from ._turns import end_turns, turns_held
+from ._turns import end_turns, turns_taken
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,7 +58,7 @@ class Before:
     )
 
     def __init__(self) -> None:
-        self._turns = turns_held()
+        self._turns = turns_taken()
         self._functions = mode_depth()
         self._dispatch = dispatch_modes()
         self._depth: int = _transform_depth()
@@ -116,37 +116,53 @@ def _default(variable: ContextVar[Any]) -> object:
     return Context().run(variable.get)
 
 
-def intact(fn: F) -> F:
-    """``fn``, after whose calls the thread is as it was before, whatever they are ended by.
+class Intact:
+    """A block after which the thread is as it was before, whatever the block is ended by.
 
     For what calls torch's transforms and switches (``vmap``, ``no_grad``), which undo themselves in
-    Python, where an interrupt can cut them short.
+    Python, where an interrupt can cut them short. It is entered twice,
+    ``with (guard := Intact()), guard:``, since an interrupt may cut one of the exits short.
     """
+
+    __slots__ = ("_before",)
+
+    def __init__(self) -> None:
+        self._before = Before()
+
+    def __enter__(self) -> None:
+        """Nothing: what was is known."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            put_back_after(error, self._before.put_back)
+
+
+def put_back_after(error: BaseException, put_back: Callable[[], None]) -> None:
+    """End a block that ``error`` cut short; raises another error if that one hides an interrupt."""
+    end = settled(error)
+    put_back()
+    if end is not error:
+        raise end from None
+
+
+def intact(fn: F) -> F:
+    """``fn``, each of whose calls is a block ``Intact``."""
 
     @wraps(fn)
     def whole(*args: Any, **kwargs: Any) -> Any:
-        before = None
-        try:
-            before = Before()
+        with (guard := Intact()), guard:
             return fn(*args, **kwargs)
-        except BaseException as error:
-            end = error
-            try:
-                end = settled(error)
-                if before is not None:
-                    before.put_back()
-            finally:  # again, as an interrupt may have cut the first short
-                if before is not None:
-                    before.put_back()
-            if end is not error:
-                raise end from None
-            raise
 
     return cast("F", whole)
 
 
 def settled(error: BaseException) -> BaseException:
-    """The error that a call ends by, after its blocks have ended; before :meth:`Before.put_back`.
+    """The error that a call ends by, after its blocks have ended; before ``Before.put_back()``.
 
     A block that is a generator, and whose end was cut short before it began, would end when the
     traceback is forgotten, some time later, and change what was put back by then. And one that was

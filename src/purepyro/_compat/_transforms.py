@@ -54,7 +54,7 @@ def is_tracing() -> bool:
 
 def is_transforming() -> bool:
     """Whether a transform of ``torch.func`` or a trace is on."""
-    return _top_transform() is not None or is_tracing()
+    return _top_transform() is not None or dispatch_modes() > 0 or torch.compiler.is_compiling()
 
 
 def is_mapped() -> bool:

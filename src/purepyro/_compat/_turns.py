@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from operator import call
-from typing import Any, TypeVar
+from typing import Any
 
 import pyro
 import pyro.nn.module as pyro_module
@@ -30,20 +30,19 @@ from ._handlers import ENUMERATED, OWN, begin
 from ._messages import Msg
 from ._private import Missing, held, private_or
 
-T = TypeVar("T")
-
 # Runs take turns. Re-entrant: a model may itself call `apply`.
 RUN_LOCK: Any = threading.RLock()
 
 # Each part of Pyro has its own switch for checks of values.
 _PARTS: tuple[Any, ...] = (distributions_util, infer_util, poutine_util)
 _PYRO_MODULE: Any = pyro_module
+_RUNTIME: Any = runtime
 _LOCAL = "_MODULE_LOCAL_PARAMS"
 private_or(f"pyro.nn.module:{_LOCAL}", None, "inside a run PyroModules keep parameters apart")
 _ENUMERATED: dict[str, object] = {} if isinstance(ENUMERATED, Missing) else vars(ENUMERATED)
 
 
-class _Shared:
+class Shared:
     """What there was of Pyro's process-wide state before a run, or a block, changed it."""
 
     def __init__(self) -> None:
@@ -69,72 +68,50 @@ class _Shared:
 
 
 # For each time that the lock is held: what there was before, or that nothing was read yet.
-_LEVELS: list[_Shared | bool] = []
+_LEVELS: list[Shared | bool] = []
 
 
-def _take_turn() -> _Shared:
-    """Wait for this thread's turn, and note what there is."""
+def take_turn() -> Shared:
+    """Wait for this thread's turn, and note what there is; ``end_turns()`` is its end."""
     _LEVELS.extend(map(RUN_LOCK.acquire, (True,)))  # both in one call
-    before = _LEVELS[-1] = _Shared()
+    before = _LEVELS[-1] = Shared()
     return before
 
 
-def turns_held() -> int:
-    """How many times this thread holds the lock."""
+def turns_taken() -> int:
+    """How many turns this thread has taken, each within the one before."""
     return len(_LEVELS) if RUN_LOCK._is_owned() else 0
 
 
 def end_turns(down_to: int) -> None:
-    """Put back what was, and release the lock, until this thread holds it so many times."""
+    """Put back what was, and let others have their turn, until this thread has so many left."""
     while RUN_LOCK._is_owned() and len(_LEVELS) > down_to:
         before = _LEVELS[-1]
-        if isinstance(before, _Shared):
+        if isinstance(before, Shared):
             before.put_back()
         deque(map(call, (_LEVELS.pop, RUN_LOCK.release)), maxlen=0)  # both in one call
 
 
-def alone(
-    messenger: Messenger,
-    answer: Callable[[Msg], bool],
-    body: Callable[[bool], T],
-    *,
-    blind: bool,
-) -> T:
-    """What ``body`` returns, for which Pyro's process-wide state belongs to this run alone.
+def isolate(messenger: Messenger, process: Callable[[Msg], None], *, blind: bool) -> None:
+    """From here to the end of this turn, Pyro's process-wide state belongs to one run alone.
 
-    Inside, the handler stack holds only ``messenger``, no plate dimension is taken, the parameter
-    store is an empty one (PyroModules leave notes there), and ``answer`` serves every message that
-    no handler answered, in place of Pyro's default, which reads the store and torch's global
-    generator. Serving the default, rather than being a handler, is what reaches the sites that
-    ``poutine.block`` hides. Messages of other threads take Pyro's own way.
+    The handler stack holds only ``messenger``, no plate dimension is taken, the parameter store is
+    an empty one (PyroModules leave notes there), and ``process`` serves every message that no
+    handler served, in place of Pyro's default, which reads the store and torch's global generator.
+    Serving the default, rather than being a handler, is what reaches the sites that
+    ``poutine.block`` hides.
 
     Args:
         messenger: The handler at the bottom of the stack.
-        answer: Serves a message; ``False`` if it is none of the run's.
-        body: Is told whether distributions validated before.
+        process: Serves a message. It is called in other threads too, whose messages are none of
+            the run's: there ``OWN`` has no handlers.
         blind: Whether values cannot be looked at, so that distributions must not validate.
     """
-    turns = turns_held()
-    try:
-        before = _take_turn()
-        default = before.default
-
-        def served(msg: Msg) -> None:
-            # In other threads there is no run, or it is of a time before its turn.
-            if OWN.handlers is None or not answer(msg):
-                default(msg)
-
-        begin(messenger)
-        runtime.default_process_message = served
-        if blind:  # a check of values would end the trace, or the vmap
-            TorchDistribution.set_default_validate_args(False)
-        setattr(_PYRO_MODULE, _LOCAL, False)
-        return body(before.validates)
-    finally:
-        try:
-            end_turns(turns)
-        finally:
-            end_turns(turns)
+    begin(messenger)
+    _RUNTIME.default_process_message = process
+    if blind:  # a check of values would end the trace, or the vmap
+        TorchDistribution.set_default_validate_args(False)
+    setattr(_PYRO_MODULE, _LOCAL, False)
 
 
 @contextmanager
@@ -143,9 +120,9 @@ def unvalidated() -> Iterator[None]:
 
     The switches are process-wide, so other runs wait until they are back.
     """
-    turns = turns_held()
+    turns = turns_taken()
     try:
-        _take_turn()
+        take_turn()
         pyro.enable_validation(False)
         yield
     finally:
@@ -158,7 +135,7 @@ def unvalidated() -> Iterator[None]:
 def _in_child() -> None:
     """A forked child has one thread: if another one was in a run, that run is over here."""
     if not RUN_LOCK._is_owned():
-        if _LEVELS and isinstance(_LEVELS[0], _Shared):
+        if _LEVELS and isinstance(_LEVELS[0], Shared):
             _LEVELS[0].put_back()
         _LEVELS.clear()
         RUN_LOCK._at_fork_reinit()

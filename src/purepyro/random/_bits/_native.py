@@ -30,7 +30,7 @@ def native(keys: Tensor, kind: str) -> ModuleType | None:
     """
     if KERNELS is None or is_tracing() or is_wrapped(keys) or type(keys) is not Tensor:
         return None
-    return KERNELS if _usable(keys.device, kind) else None
+    return KERNELS if usable(keys.device, kind) else None
 
 
 def uniforms(kernels: ModuleType, keys: Tensor, size: int, dtype: torch.dtype) -> Tensor:
@@ -52,7 +52,8 @@ def _drawn(function: object, keys: Tensor, size: int, dtype: torch.dtype) -> Ten
 
 
 @cache
-def _usable(device: torch.device, kind: str) -> bool:
+def usable(device: torch.device, kind: str) -> bool:
+    """Whether there are kernels for a device that agree with ours."""
     return KERNELS is not None and agrees(KERNELS, device, kind)
 
 
