@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional, init
 
-from ..._compat._random import FRACTIONAL_MAX_POOL2D, FRACTIONAL_MAX_POOL3D
 
 Body = Callable[..., object]
 
@@ -84,17 +83,29 @@ def _init_kaiming_uniform(
         return tensor.uniform_(-bound, bound)
 
 
-def _body(function: Body) -> Body:
-    """A copy of a function of torch; whatever stands for one that is not there stays."""
-    return unchecked(function) if isinstance(function, FunctionType) else function
+def _pool(with_indices: Callable[..., tuple[Tensor, Tensor]]) -> Body:
+    """A fractional max pooling, by the function of torch that also returns the indices."""
+
+    def pool(
+        input: Tensor,
+        kernel_size: object,
+        output_size: object = None,
+        output_ratio: object = None,
+        return_indices: bool = False,
+        **samples: object,
+    ) -> object:
+        found = with_indices(input, kernel_size, output_size, output_ratio, **samples)
+        return found if return_indices else found[0]
+
+    return pool
 
 
 # The initialisers ask `torch.overrides` by its full name. The pools announce themselves under the
 # name of a dispatcher, which would call them again.
 REPLACED: Mapping[object, Body] = MappingProxyType(
     {
-        functional.fractional_max_pool2d: _body(FRACTIONAL_MAX_POOL2D),
-        functional.fractional_max_pool3d: _body(FRACTIONAL_MAX_POOL3D),
+        functional.fractional_max_pool2d: _pool(functional.fractional_max_pool2d_with_indices),
+        functional.fractional_max_pool3d: _pool(functional.fractional_max_pool3d_with_indices),
         init.uniform_: _init_uniform,
         init.normal_: _init_normal,
         init.kaiming_uniform_: _init_kaiming_uniform,
