@@ -18,8 +18,8 @@ from .._errors import DtypeError, SupportError, UnknownNameError, describe, near
 from ..random import Key, key
 from ..random._reuse import consume
 from ._execute import Call, Joint, Outcome, Setting, execute, jointly, require_in_params, root_of
+from ._explained import explained
 from ._init import check_declared, declared
-from ._mapping import explained
 from ._sites import Site
 
 P = ParamSpec("P")
@@ -317,8 +317,7 @@ def _checked_run(
     setting = Setting(params=params, values=values or {}, state=state, draws=draws)
 
     def body(joint: Joint) -> T:
-        with explained():
-            outcome = execute(model, key, args, kwargs, setting, joint)
+        outcome = execute(model, key, args, kwargs, setting, joint)
         known = outcome.params_read | (declared(root).keys() if root is not None else set())
         unknown = [name for name in params if name not in known]
         if unknown:
@@ -333,7 +332,8 @@ def _checked_run(
         require_in_params(model, joint, (outcome.result, scored))
         return finished
 
-    return jointly((model,), Call(key, args, kwargs, params), body)
+    with explained():
+        return jointly((model,), Call(key, args, kwargs, params), body)
 
 
 def _check_finite(params: Values) -> None:

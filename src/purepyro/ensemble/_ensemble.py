@@ -16,7 +16,8 @@ from .._core._pickling import Carried
 from .._core._trees import leaves_of, mapped
 from .._core._whole_numbers import as_int_or_none
 from .._errors import DeclarationError, describe
-from .._run._mapping import How, check_how, explained
+from .._run._explained import explained
+from .._run._mapping import How, check_how
 from ..infer import SVI, SVIState
 from ..infer.losses._elbo import check_chunk_size
 from ..infer.svi._svi import check_count

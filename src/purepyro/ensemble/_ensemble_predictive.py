@@ -14,7 +14,8 @@ from .._core._pickling import Carried
 from .._core._types import Values
 from .._core._whole_numbers import as_int, as_int_or_none
 from .._errors import MissingNameError, ShapeError, UnknownNameError, describe, near
-from .._run._mapping import How, along_first, check_how, explained, over
+from .._run._explained import explained
+from .._run._mapping import How, along_first, check_how, over
 from .._run._sites import Site
 from ..infer.losses._elbo import check_chunk_size, check_num_particles, feeds_model
 from ..infer.losses._model_and_guide import Both, BufferFlow, Pair

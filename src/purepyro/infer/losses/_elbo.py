@@ -35,7 +35,8 @@ from ..._errors import (
     describe,
 )
 from ..._networks._state_axis import expand_state, reduce_state
-from ..._run._mapping import How, check_how, explained, over
+from ..._run._explained import explained
+from ..._run._mapping import How, check_how, over
 from ..._run._sites import Site
 from ...random import Key, split
 from ._model_and_guide import Both, BufferFlow, Pair

@@ -21,7 +21,7 @@ from ..._core._trees import where
 from ..._core._types import Params, State
 from ..._core._whole_numbers import whole
 from ..._errors import DeclarationError, OutOfRangeError, ShapeError, SupportError, describe, near
-from ..._run._mapping import explained
+from ..._run._explained import explained
 from ..._run._sites import Site
 from ...random import Key, fold_in, name_key, split
 from ...random._reuse import consume
