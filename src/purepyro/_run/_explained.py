@@ -142,6 +142,11 @@ def _first_outside(site: Site) -> str:
 # --- What vmap refuses ------------------------------------------------------------------------
 
 
+def is_of_vmap(error: BaseException) -> bool:
+    """Whether an error is a refusal of ``vmap``."""
+    return _why(error) is not None
+
+
 def _refusal(error: BaseException, owner: str | None) -> VmapError:
     why, site = _why(error), site_under_way(error)
     place = f"at the site {site}, {line_of(error)}" if site else f"at {line_of(error)}"

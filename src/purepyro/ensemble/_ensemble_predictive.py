@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._compat._pyro import log_prob, scale_and_mask
 from .._core._pickling import Carried
+from .._core._text import settings_of
 from .._core._types import Values
 from .._core._whole_numbers import as_int, as_int_or_none
 from .._errors import MissingNameError, ShapeError, UnknownNameError, describe, near
@@ -40,7 +41,7 @@ Member: TypeAlias = tuple[dict[str, Tensor], object, dict[str, Tensor]]
 _WHAT = "EnsemblePredictive"
 
 
-@attrs.frozen(getstate_setstate=False)
+@attrs.frozen(repr=False, getstate_setstate=False)
 class EnsemblePredictive(Carried, Generic[P]):
     r"""The mixture of what the members of an ensemble predict, each counting the same.
 
@@ -100,6 +101,9 @@ class EnsemblePredictive(Carried, Generic[P]):
     members: object = attrs.field(default=(), kw_only=True)
     pair_of: Callable[[Any], ModelAndGuide] | None = attrs.field(default=None, kw_only=True)
     buffers: Values | None = attrs.field(default=None, kw_only=True)
+
+    def __repr__(self) -> str:
+        return settings_of(self)
 
     def __attrs_post_init__(self) -> None:
         _members_in(self.params)

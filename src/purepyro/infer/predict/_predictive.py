@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..._core._dense import require_real
 from ..._core._pickling import Carried
+from ..._core._text import settings_of
 from ..._core._types import Values
 from ..._core._whole_numbers import as_int_or_none, whole
 from ..._errors import (
@@ -31,7 +32,7 @@ from ..losses._model_and_guide import Both, BufferFlow, Pair
 P = ParamSpec("P")
 
 
-@attrs.frozen(getstate_setstate=False)
+@attrs.frozen(repr=False, getstate_setstate=False)
 class Predictive(Carried, Generic[P]):
     """Runs a model many times, at draws of its latent sites.
 
@@ -77,6 +78,9 @@ class Predictive(Carried, Generic[P]):
     )
     map: How = attrs.field(default="vmap", kw_only=True, validator=check_how)
     buffers: Values | None = attrs.field(default=None, kw_only=True)
+
+    def __repr__(self) -> str:
+        return settings_of(self)
 
     def __attrs_post_init__(self) -> None:
         if self.posterior_samples is not None and self.guide is not None:

@@ -17,15 +17,16 @@ from ..._compat._pyro import is_transforming
 from ..._compile._jit import Jitted, is_enabled, jit
 from ..._compile.scan._scan import Loop
 from ..._core._pickling import Carried
+from ..._core._text import settings_of
 from ..._core._trees import where
 from ..._core._types import Params, State
-from ..._core._whole_numbers import whole
-from ..._errors import DeclarationError, OutOfRangeError, ShapeError, SupportError, describe, near
+from ..._errors import DeclarationError, OutOfRangeError, ShapeError, SupportError, near
 from ..._run._explained import explained
 from ..._run._sites import Site
 from ...random import Key, fold_in, name_key, split
 from ...random._reuse import consume
 from ..losses._elbo import ELBO, LossOfParts, Trace_ELBO
+from ._arguments import check_count, check_loss, check_optim, check_order, check_run, check_state
 from ._compiled_run import run_blocks
 from ._gradients import value_and_gradients, without_gradient
 from ._initialize import Start
@@ -56,7 +57,7 @@ class Graphs(NamedTuple):
     loop: Loop[SVIState]
 
 
-@attrs.frozen(getstate_setstate=False)
+@attrs.frozen(repr=False, getstate_setstate=False)
 class SVI(Carried, Generic[P]):
     """Fits a guide to a model, by pure functions of an explicit state.
 
@@ -110,16 +111,13 @@ class SVI(Carried, Generic[P]):
     progress_bar: bool | None = attrs.field(default=None, kw_only=True)
     compiled: bool | None = attrs.field(default=None, kw_only=True)
 
+    def __repr__(self) -> str:
+        return settings_of(self)
+
     def __attrs_post_init__(self) -> None:
-        optim = self.optim
-        for each in (
-            [o for _, o in optim.optimizers] if isinstance(optim, PerParameter) else [optim]
-        ):
-            if not callable(getattr(each, "init", None)) or isinstance(each, type):
-                raise DeclarationError(
-                    f"SVI got the optimiser {describe(each)}, which is no (init, update) pair, "
-                    "so it could not be pure. Write for example torchopt.adam(1e-2)."
-                )
+        check_optim(self.optim)
+        check_loss(self.loss)
+        check_order(self.model, self.guide)
         if self.on_nonfinite not in get_args(OnNonfinite):
             raise DeclarationError(
                 f"on_nonfinite is {self.on_nonfinite!r}, which names nothing that could be done. "
@@ -156,6 +154,7 @@ class SVI(Carried, Generic[P]):
         self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[SVIState, Tensor]:
         """One step of the optimiser; returns the new state and the loss before the step."""
+        check_state(state, "step")
         with explained():
             return self._descended(state, *self._gradients(state, *args, **kwargs))
 
@@ -195,6 +194,7 @@ class SVI(Carried, Generic[P]):
     @intact
     def evaluate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         """The loss at ``state``, with the noise of its next step."""
+        check_state(state, "evaluate")
         key = fold_in(state.key, state.step)
         with torch.no_grad():
             return self._loss(state.params, key, state.buffers, *args, **kwargs)[0]
@@ -206,7 +206,7 @@ class SVI(Carried, Generic[P]):
             SupportError: if a loss is not finite, unless ``on_nonfinite`` is set; it names the site
                 whose value, density or gradient went bad.
         """
-        num_steps = check_count(num_steps, "num_steps")
+        num_steps = check_run(key, num_steps)
         return self.run_from(self.init(key, *args, **kwargs), num_steps, *args, **kwargs)
 
     @intact
@@ -214,6 +214,7 @@ class SVI(Carried, Generic[P]):
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
         """:meth:`run`, going on from a state: of another run, or of a checkpoint."""
+        check_state(state, "run_from")
         num_steps = check_count(num_steps, "num_steps")
         batch = Batch(args, kwargs)
         if self.callback is None and self._compiles(num_steps):
@@ -231,6 +232,7 @@ class SVI(Carried, Generic[P]):
 
     def iterate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[SVIRecord]:
         """Steps without end, to be stopped by ``break``; one :class:`SVIRecord` for each."""
+        check_state(state, "iterate")
         return self._records(state, repeat(Batch(args, kwargs)))
 
     def fit(
@@ -279,6 +281,7 @@ class SVI(Carried, Generic[P]):
         epochs: int = 1,
     ) -> SVIRunResult:
         """:meth:`fit`, going on from a state."""
+        check_state(state, "fit_from")
         return self._fit(state.key, state, batches, data_size, epochs)
 
     @intact
@@ -486,14 +489,3 @@ _ADVICE = (
     "Look at the data and the priors there, or take shorter steps; SVI(..., on_nonfinite='skip') "
     "leaves such steps out."
 )
-
-
-def check_count(count: object, name: str) -> int:
-    """A number of steps or epochs as a plain int; refuse one that is no number."""
-    number = whole(count, 0)
-    if number is None:
-        raise ShapeError(
-            f"{name} is {describe(count)}, and a run takes a whole number of steps, forward. Give "
-            f"an int {name} >= 0."
-        )
-    return number
