@@ -476,17 +476,17 @@ def _check_match(
             f"The guide has no site for the model's latent {missing}, so their posterior would be "
             "their prior. Add pyro.sample statements of these names to the guide; if they should "
             f"be observed, pass the data.{hint}{why_not_drawn(missing, guide_sites)}"
-            f"{_if_swapped(model_sites, guide_sites)}"
+            f"{if_swapped(model_sites, guide_sites)}"
         )
     raise UnknownNameError(
         f"The guide has the sites {extra}, which are not latent in the model; its latent ones are "
         f"{sorted(latent)}. Rename them, or mark them as the guide's own by "
         'pyro.sample(..., infer={"is_auxiliary": True}).'
-        f"{_if_swapped(model_sites, guide_sites)}"
+        f"{if_swapped(model_sites, guide_sites)}"
     )
 
 
-def _if_swapped(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> str:
+def if_swapped(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> str:
     """What to say where the guide observes data and the model none."""
     observes = [
         "observed" in {s.kind for s in each.values()} for each in (model_sites, guide_sites)
