@@ -374,6 +374,7 @@ def run_both(
     """The same; where a loss ``sums_out`` discrete sites, the guide may do without them."""
     pair, flow = Pair(model, guide, params, args, kwargs), BufferFlow(strict=False)
     model_sites, guide_sites = pair.together(key, partial(_run_and_score, key=key), flow)
+    _refuse_swapped(model_sites, guide_sites)
     guide_sites = own_sites(guide, guide_sites)
     discrete = {
         name
@@ -397,6 +398,18 @@ def _run_and_score(both: Both, key: Key) -> tuple[dict[str, Site], dict[str, Sit
         if site.kind != "subsample":
             site.log_density()
     return model_sites, guide_sites
+
+
+def _refuse_swapped(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> None:
+    by_model, by_guide = (
+        {site.name for site in sites.values() if site.kind == "observed"}
+        for sites in (model_sites, guide_sites)
+    )
+    if by_guide and not by_model:
+        raise DeclarationError(
+            f"The guide observes data, {sorted(by_guide)}, and the model none, so they seem to be "
+            "in each other's place. The order is SVI(model, guide, optim, loss)."
+        )
 
 
 def feeds_model(site: Site) -> bool:
@@ -476,26 +489,11 @@ def _check_match(
             f"The guide has no site for the model's latent {missing}, so their posterior would be "
             "their prior. Add pyro.sample statements of these names to the guide; if they should "
             f"be observed, pass the data.{hint}{why_not_drawn(missing, guide_sites)}"
-            f"{if_swapped(model_sites, guide_sites)}"
         )
     raise UnknownNameError(
         f"The guide has the sites {extra}, which are not latent in the model; its latent ones are "
         f"{sorted(latent)}. Rename them, or mark them as the guide's own by "
         'pyro.sample(..., infer={"is_auxiliary": True}).'
-        f"{if_swapped(model_sites, guide_sites)}"
-    )
-
-
-def if_swapped(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> str:
-    """What to say where the guide observes data and the model none."""
-    observes = [
-        "observed" in {s.kind for s in each.values()} for each in (model_sites, guide_sites)
-    ]
-    if observes != [False, True]:
-        return ""
-    return (
-        " The guide observes data and the model none: are they in the wrong order? It is "
-        "SVI(model, guide, ...)."
     )
 
 
