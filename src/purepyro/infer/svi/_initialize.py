@@ -20,7 +20,7 @@ from ..._run._execute import Outcome, root_of
 from ..._run._init import initial
 from ..._run._sites import Site
 from ...random import Key, name_key
-from ..losses._elbo import if_swapped, log_densities, run_both, total
+from ..losses._elbo import log_densities, run_both, total
 from ._nonfinite import Batch, OnNonfinite, Suspects, at_init, has_nan
 from ._saddle import is_point, stuck_at
 
@@ -92,7 +92,7 @@ class Start:
                 params, buffers = self.values(name_key(key, "init"), batch)
                 check(params)
                 model_sites, guide_sites = self.look(params, seen, batch)
-                warn_without_data(model_sites, guide_sites)
+                warn_without_data(model_sites)
                 point = is_point(guide_sites)
                 sites = (*guide_sites.values(), *model_sites.values())
                 # Scoring the sites is what makes Pyro check their values, for skipping too.
@@ -150,7 +150,7 @@ def _require_one_owner(model: Buffers, guide: Buffers) -> None:
             )
 
 
-def warn_without_data(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> None:
+def warn_without_data(model_sites: Mapping[str, Site]) -> None:
     """Warn of a fit to nothing: a posterior without data is the prior."""
     kinds = {site.kind for site in model_sites.values()}
     if "latent" in kinds and not kinds & {"observed", "factor"}:
@@ -158,8 +158,7 @@ def warn_without_data(model_sites: Mapping[str, Site], guide_sites: Mapping[str,
         warnings.warn(
             f"The model observed nothing in its first run, so a fit of its latent {latent} ends at "
             "the prior. Pass the data to the fit as to the model, pyro.sample(..., obs=y), or "
-            "condition the model on them by poutine.condition."
-            f"{if_swapped(model_sites, guide_sites)}",
+            "condition the model on them by poutine.condition.",
             UserWarning,
             stacklevel=2,
         )
