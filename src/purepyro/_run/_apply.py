@@ -323,8 +323,8 @@ def _checked_run(
         if unknown:
             raise UnknownNameError(
                 f"The params have {unknown[0]!r}, which names no parameter of this run. "
-                f"{near(unknown[0], known)} Remove it, or start from "
-                "init(model, key)."
+                f"{near(unknown[0], known)} Remove it, or start from init(model, key); of a fit's "
+                "params, which are the guide's too, take params_of(model, params)."
             )
         finished = finish(outcome)
         # Of a record, the joint density has the gradients of all.
