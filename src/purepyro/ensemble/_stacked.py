@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -35,7 +35,7 @@ class EnsembleState(NamedTuple):
     """
 
     svi: SVIState
-    members: object
+    members: Any  # whatever pytree the user gave, to be indexed as such
     quarantined_at: Tensor
 
     def __repr__(self) -> str:
