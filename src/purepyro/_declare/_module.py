@@ -328,19 +328,24 @@ def _refuse_declaring_in_init(cls: type[Module], name: str, value: object) -> No
         raise FrozenError(
             f"{owner}.{name} was assigned a {kind}. A Module declares its parameters and random "
             f"variables in the class body, not in __init__: write `{name} = {kind}(...)` there, or "
-            f"`@{kind}` above `def {name}(self)` if it depends on other fields."
+            f"`@{kind}` above `def {name}(self)` if it depends on other fields. {_ON_A_COPY}"
         )
     if isinstance(value, nn.Parameter):
         raise FrozenError(
             f"{owner}.{name} was assigned a torch.nn.Parameter. A Module declares what is learnt "
-            f"in the class body, not in __init__: write `{name} = PyroParam(initial_value)` there."
+            f"in the class body, not in __init__: write `{name} = PyroParam(initial_value)` there. "
+            f"{_ON_A_COPY}"
         )
     is_field = any(field.name == name for field in attrs.fields(cls))
     if isinstance(value, (Node, nn.Module)) and not is_field:
         raise FrozenError(
             f"{owner}.{name} was assigned a {kind}. A Module declares its parts in the class body, "
-            f"not in __init__: write `{name}: {kind}` there, and pass one to the constructor."
+            f"not in __init__: write `{name}: {kind}` there, and pass one to the constructor. "
+            f"{_ON_A_COPY}"
         )
+
+
+_ON_A_COPY = "For a changed copy of a model write replace(model, {path: new})."
 
 
 def _tells_unannotated(cls: type[Module], init: Callable[..., None]) -> Callable[..., None]:
