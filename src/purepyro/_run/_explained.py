@@ -6,9 +6,10 @@ line of the model, or what to write instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from traceback import walk_tb
+from types import TracebackType
 
 from torch import Tensor
 
@@ -17,12 +18,11 @@ from .._compat._pyro import is_mapped
 from .._core._trees import named_leaves
 from .._core._user_code import line_of
 from .._errors import DtypeError, PurepyroError, SupportError, VmapError, describe
-from ._execute import Call
+from ._session import Session
 from ._sites import Site, site_under_way
 
 
-@contextmanager
-def explained(owner: str | None = None) -> Iterator[None]:
+def explained(owner: str | None = None) -> AbstractContextManager[None]:
     """A stretch of code whose errors of torch and Pyro become errors that name site and line.
 
     These are what ``vmap`` refuses, tensors of dtypes that do not go together, and values outside
@@ -32,21 +32,34 @@ def explained(owner: str | None = None) -> Iterator[None]:
         owner: What has the ``map`` that is the way out of ``vmap``; ``None``: a vmap of the user's
             own.
     """
-    try:
-        yield
-    except VmapError as error:  # of a run within, which did not know whose the vmap is
-        if owner is None or error.owner is not None or error.__cause__ is None:
-            raise
-        raise _refusal(error.__cause__, owner) from error.__cause__
-    except (RuntimeError, ValueError) as error:
-        if isinstance(error, PurepyroError):
-            raise
-        if (is_mapped() or owner is not None) and _why(error) is not None:
-            raise _refusal(error, owner) from error
-        clearer = _of_dtypes(error) or _of_support(error)
-        if clearer is None:
-            raise
-        raise clearer from error
+    return _Explained(owner)
+
+
+class _Explained(AbstractContextManager[None]):
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: str | None) -> None:
+        self._owner = owner
+
+    def __enter__(self) -> None:
+        """Nothing."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        owner = self._owner
+        if isinstance(error, VmapError):  # of a run within, which did not know whose the vmap is
+            if owner is not None and error.owner is None and error.__cause__ is not None:
+                raise _refusal(error.__cause__, owner) from error.__cause__
+        elif isinstance(error, RuntimeError | ValueError) and not isinstance(error, PurepyroError):
+            if (owner is not None or is_mapped()) and is_of_vmap(error):
+                raise _refusal(error, owner) from error
+            clearer = _of_dtypes(error) or _of_support(error)
+            if clearer is not None:
+                raise clearer from error
 
 
 # --- Values and dtypes ------------------------------------------------------------------------
@@ -97,8 +110,8 @@ def _dtypes_given(error: Exception) -> str:
     """What the run under way was given, by dtype."""
     call = None
     for frame, _ in walk_tb(error.__traceback__):
-        held = frame.f_locals.get("call")
-        call = held if isinstance(held, Call) else call
+        held = frame.f_locals.get("session")
+        call = held.call if isinstance(held, Session) else call
     if call is None:
         return ""
     arguments = {

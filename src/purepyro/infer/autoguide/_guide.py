@@ -12,7 +12,7 @@ from ..._core._types import Values
 from ..._declare._module import Module
 from ..._declare._reads import BINDING, Binding, join
 from ..._errors import SupportError, describe
-from ..._run._execute import Setting, execute
+from ..._run._execute import RunConfig, execute
 from ...random import Key, key
 from ...random._reuse import consume
 
@@ -109,9 +109,9 @@ class AutoGuide(Module, Generic[P]):
                 f"The quantiles are {describe(quantiles)}. A quantile's level is a probability, so "
                 "they must be a list of numbers between 0 and 1, for example [0.05, 0.5, 0.95]."
             )
-        setting, guide = Setting(params=params), self._for(args, kwargs)
-        outcome = execute(guide.quantiles_in_run, key(0), (levels, *args), kwargs, setting)
-        return guide.complete(outcome.result, params)
+        config, guide = RunConfig(params=params), self._for(args, kwargs)
+        result = execute(guide.quantiles_in_run, key(0), (levels, *args), kwargs, config).result
+        return guide.complete(result, params)
 
     @overload
     def sample_posterior(self, params: Values, key: Key, /) -> dict[str, Tensor]: ...
@@ -132,8 +132,8 @@ class AutoGuide(Module, Generic[P]):
         """
         consume(key, "sample_posterior")
         guide = self._for(args, kwargs)
-        outcome = execute(guide.forward, key, args, kwargs, Setting(params=params))
-        return guide.complete(outcome.result, params)
+        result = execute(guide.forward, key, args, kwargs, RunConfig(params=params)).result
+        return guide.complete(result, params)
 
     def _for(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Self:
         """This guide, or the one without data if there are none."""

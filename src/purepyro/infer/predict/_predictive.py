@@ -28,8 +28,13 @@ from ...random import Key, fold_in, split
 from ...random._reuse import consume, unchecked
 from ..autoguide._model_guide import ModelGuide
 from ..autoguide._without_data import takes
-from ..losses._elbo import check_chunk_size, feeds_model
-from ..losses._model_and_guide import Both, BufferFlow, Pair
+from ..losses._elbo import check_chunk_size
+from ..losses._model_and_guide import (
+    BufferFlow,
+    ModelGuidePair,
+    PairSession,
+    values_for_model,
+)
 
 P = ParamSpec("P")
 
@@ -121,15 +126,13 @@ class Predictive(Carried, Generic[P]):
         guide, alone = self.guide, False
         if isinstance(guide, ModelGuide) and not takes(guide.model, args, kwargs):
             guide, alone = guide.without_data(), True
-        pair = Pair(self.model, guide, self.params, args, kwargs)
+        pair = ModelGuidePair(self.model, guide, self.params, args, kwargs)
         buffers = None if self.buffers is None else dict(self.buffers)
 
         def one(run: tuple[Tensor, dict[str, Tensor]]) -> dict[str, Tensor]:
-            key, given = run
-            flow = BufferFlow(buffers, frozen=True)
-            return pair.together(
-                Key(key), lambda both: self._draw(both, Key(key), given, alone=alone), flow
-            )
+            key, given = Key(run[0]), run[1]
+            with (session := PairSession(pair, key, BufferFlow(buffers, frozen=True))), session:
+                return self._draw(session, key, given, alone=alone)
 
         with unchecked():
             keys: Tensor = split(key, count)
@@ -137,16 +140,16 @@ class Predictive(Carried, Generic[P]):
         return over(one, inputs, count, how=self.map, chunk_size=self.chunk_size, what="Predictive")
 
     def _draw(
-        self, both: Both, key: Key, given: dict[str, Tensor], *, alone: bool
+        self, session: PairSession, key: Key, given: dict[str, Tensor], *, alone: bool
     ) -> dict[str, Tensor]:
         values: Values = given
         if self.guide is not None:
-            guided = (both._replace(args=(), kwargs={}) if alone else both).run_guide(key).sites
-            values = {name: site.value for name, site in guided.items() if feeds_model(site)}
+            guided = session.run_guide(key, alone=alone)
+            values = values_for_model(guided.sites)
         # A key of its own: the guide's draws must not come back at sites it has no part in.
-        outcome = both.run_model(fold_in(key, 0), values)
-        require_sites(given, outcome.sites)
-        return self._selected(outcome.sites, values, outcome.result)
+        result = session.run_model(fold_in(key, 0), values)
+        require_sites(given, result.sites)
+        return self._selected(result.sites, values, result.result)
 
     def _selected(
         self, sites: Mapping[str, Site], values: Values, result: object
