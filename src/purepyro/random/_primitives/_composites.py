@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional, init
 
-
 Body = Callable[..., object]
 
 
