@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ._bits._constants import STREAMS
+from ._constants import STREAMS
 from ._derive import fold_in_integer
 from ._key import Key
 
