@@ -1,17 +1,21 @@
 # One command each, the same for people and for CI. `make help` lists them.
 
 PYTHON ?= python3
+TORCH  ?= 2.13.0
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.stamp
-PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints-dev.txt
+STAMP  := $(VENV)/.stamp-torch-$(TORCH)
+PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c $(VENV)/constraints.txt
+# Processes that share the tests, a file each; 0 for none but pytest itself.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 export MPLBACKEND = Agg
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench peer docs clean
+.PHONY: help demo test test-fast lint types compat bench peer docs clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -24,19 +28,33 @@ test: $(STAMP) ## everything that CI checks: lint, types, then tests and doctest
 	@$(MAKE) lint
 	@$(MAKE) types
 	@echo "== pytest"
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
-lint: $(STAMP) ## ruff: rules and format
+test-fast: $(STAMP) ## for the inner loop: tests that compile nothing and take no more than seconds
+	@$(PYTEST) -q -m "not slow and not compiled" tests
+
+compat: ## everything that CI checks, on another release of torch: make compat TORCH=2.14.1
+	@$(MAKE) VENV=.venv-compat test
+
+lint: $(STAMP) ## ruff: rules and format; import-linter: layers
 	@echo "== ruff check"
 	@$(BIN)/ruff check
 	@echo "== ruff format"
 	@$(BIN)/ruff format --check
+	@echo "== import-linter"
+	@$(BIN)/lint-imports --no-logo --no-cache > $(VENV)/layers.txt 2>&1 || { cat $(VENV)/layers.txt; exit 1; }
 
-types: $(STAMP) ## mypy --strict and pyright
+types: $(STAMP) ## mypy --strict, pyright, completeness of the public types, and the stubs
 	@echo "== mypy --strict"
 	@$(BIN)/mypy
 	@echo "== pyright"
-	@$(BIN)/pyright --project pyproject.toml  # or a pyrightconfig.json in a folder above would win
+	@# --project, or a pyrightconfig.json in a folder above would win
+	@$(BIN)/pyright --project pyproject.toml --pythonpath $(abspath $(BIN))/python
+	@echo "== pyright --verifytypes"
+	@PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pyright --verifytypes purepyro --ignoreexternal \
+		> $(VENV)/types.txt 2>&1 || { cat $(VENV)/types.txt; exit 1; }
+	@echo "== stubs"
+	@$(BIN)/python stubs/check_signatures.py
 
 bench: $(VENV)/.stamp-bench ## speed, side by side with Pyro, NumPyro and plain torch
 	@for script in eager svi scaling ensemble first_run; do \
@@ -51,7 +69,7 @@ docs: $(VENV)/.stamp-docs ## the documentation site, into site/
 	@$(BIN)/mkdocs build --quiet --strict --site-dir site
 
 clean: ## remove the environment, caches and everything built
-	@rm -rf $(VENV) .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist out site
+	@rm -rf $(VENV) .venv-compat .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist out site
 	@find src tests examples peer -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and alone, so that the build which the machine prefers (CPU or CUDA) is kept.
@@ -59,9 +77,10 @@ $(STAMP): pyproject.toml constraints-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "purepyro needs Python 3.11 or newer; '$(PYTHON)' is older or missing." >&2; \
 		echo "Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
-	@echo "== setting up $(VENV) (once; a few minutes)"
+	@echo "== setting up $(VENV) with torch $(TORCH) (once; a few minutes)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) torch==2.13.0
+	@sed 's/^torch==.*/torch==$(TORCH)/' constraints-dev.txt > $(VENV)/constraints.txt
+	@$(PIP) torch==$(TORCH)
 	@$(PIP) -e ".[dev]"
 	@touch $@
 

@@ -244,3 +244,5 @@ def test_a_wrong_constraint_or_event_dim() -> None:
         PyroParam(torch.tensor(1.0), constraint="positive")  # type: ignore[arg-type]  # pyright: ignore
     with pytest.raises(DeclarationError, match=r"event_dim=-1"):
         PyroParam(torch.zeros(2), event_dim=-1)
+    with pytest.raises(DeclarationError, match=r"event_dim=True"):
+        PyroParam(torch.zeros(2), event_dim=True)

@@ -24,6 +24,7 @@ from typing_extensions import TypeVar
 from .._compat._messages import emit_sample
 from .._compat._plates import Plates
 from .._core._types import Prior
+from .._core._whole_numbers import as_int_or_none, whole
 from .._errors import DeclarationError, DtypeError, FrozenError, OutsideRunError, describe
 from ._plate_warning import warn_local
 from ._reads import BINDING, OVERRIDES, Binding, join, outside_message
@@ -132,16 +133,18 @@ class PyroParam(Field[Owner]):
                 f"PyroParam got the constraint {describe(constraint)}, which is no constraint of "
                 "pyro.distributions.constraints. Write for example constraint=constraints.positive."
             )
-        if event_dim is not None and event_dim < 0:
+        if event_dim is not None and whole(event_dim, 0) is None:
             raise DeclarationError(
-                f"PyroParam got event_dim={event_dim}. It counts dimensions from the right, so it "
-                "is 0 or more, or None for all of them."
+                f"PyroParam got event_dim={describe(event_dim)}. It counts dimensions "
+                "from the right, so it is a whole number, 0 or more, or None for all of them."
             )
         self.constraint = constraint
-        self.event_dim = event_dim
+        self.event_dim = as_int_or_none(event_dim)
         # Inside a plate that subsamples, each read may see another subset, as with pyro.param.
-        self.once = event_dim is None
-        self.init = init if init is None else _checked_init(init)
+        self.once: bool = event_dim is None
+        self.init: Tensor | Callable[..., object] | None = (
+            init if init is None else _checked_init(init)
+        )
 
     def __call__(self, init: Callable[[Other], Tensor]) -> PyroParam[Other]:
         """The decorator form with arguments: ``@PyroParam(constraint=...)``."""
@@ -227,8 +230,10 @@ class PyroSample(Field[Owner]):
                 "out."
             )
         self.local = local
-        self.infer = dict(infer or {})
-        self.prior = prior if prior is None else _checked_prior(prior)
+        self.infer: dict[str, object] = dict(infer or {})
+        self.prior: Distribution | Callable[..., object] | None = (
+            prior if prior is None else _checked_prior(prior)
+        )
 
     def __call__(self, prior: Callable[[Other], Prior]) -> PyroSample[Other]:
         """The decorator form with arguments: ``@PyroSample(local=...)``."""

@@ -36,7 +36,7 @@ class KeyedRandom(TorchFunctionMode):
 
     def __init__(self, key: Key, *, steady: bool = False, rewrite: Rewrite | None = None) -> None:
         super().__init__()
-        self.source = KeySource(key)
+        self.source: KeySource = KeySource(key)
         self.steady = steady
         self._rewrite = rewrite
         # For each block that is under way: the mode around it, and how many torch had.

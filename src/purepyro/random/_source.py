@@ -32,7 +32,7 @@ class KeySource:
         self._words = words
         if words is not None and name is not None:
             self._words = derived(words[0], words[1] + name_hash(name))
-        self.calls = 0
+        self.calls: int = 0
 
     @property
     def key(self) -> Key:
