@@ -44,7 +44,7 @@ def hide(path: str) -> Callable[[], None]:
             raise AttributeError(path)
         return resolve(asked)
 
-    vars(pkgutil)["resolve_name"] = resolve_others
+    setattr(pkgutil, "resolve_name", resolve_others)  # noqa: B010
     if not name:
         sys.modules[module] = None  # type: ignore[assignment]
         return lambda: sys.modules.update({module: found})
@@ -100,7 +100,7 @@ def uses() -> Uses:
         lifted = purepyro.lift(net)
         return purepyro.apply(lifted, purepyro.init(lifted, key()), key(), torch.ones(4, 2))
 
-    def drawn(fn: dist.TorchDistribution) -> Callable[[], object]:
+    def drawn(fn: object) -> Callable[[], object]:
         return lambda: random.sample(key(), fn)
 
     params = {"scale": torch.tensor(0.3)}
