@@ -139,7 +139,7 @@ class PyroParam(Field[Owner]):
                 "from the right, so it is a whole number, 0 or more, or None for all of them."
             )
         self.constraint = constraint
-        self.event_dim = as_int_or_none(event_dim)
+        self.event_dim: int | None = as_int_or_none(event_dim)
         # Inside a plate that subsamples, each read may see another subset, as with pyro.param.
         self.once: bool = event_dim is None
         self.init: Tensor | Callable[..., object] | None = (
