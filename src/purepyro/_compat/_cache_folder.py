@@ -25,7 +25,7 @@ def folder_fault() -> str | None:
 
 @contextmanager
 def usable_folder() -> Iterator[None]:
-    """A stretch of code that finds a folder which can be used: the right one, or one in its place.
+    """A block of code that finds a usable folder: the one that is set, or another in its place.
 
     A trace writes nothing there, and yet wants to see it.
     """

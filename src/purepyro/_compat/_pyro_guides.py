@@ -78,7 +78,7 @@ def _setting_up() -> object:
 def _adoption_message(name: str) -> str:
     return (
         f"The parameter {name!r} is made by a PyroModule in its first call, as Pyro's guides do: "
-        "it would keep this run's numbers for itself. Call it once outside of apply and init, "
+        "it would keep this run's values for itself. Call it once outside of apply and init, "
         "`guide(*args)`; from then on it runs in them."
     )
 

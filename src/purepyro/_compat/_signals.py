@@ -1,4 +1,4 @@
-"""A stretch of code that no signal's handler cuts short."""
+"""Code that no signal's handler interrupts."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ os.register_at_fork(after_in_child=_in_child)
 
 @cache
 def _tracers() -> tuple[Any, Any, Any]:
-    """What traces by fake tensors; it imports sympy, which only those who trace wait for."""
+    """What traces on fake tensors. It imports sympy, so it is looked up at the first trace."""
     return (
         private("torch._subclasses.fake_tensor:FakeTensorMode", _USE),
         private("torch.fx.experimental.symbolic_shapes:ShapeEnv", _USE),
@@ -64,7 +64,7 @@ def _tracers() -> tuple[Any, Any, Any]:
 
 
 def graph_of(fn: Callable[..., object], inputs: Sequence[Tensor]) -> fx.GraphModule:
-    """The operations that ``fn`` does on tensors like ``inputs``; it computes no numbers."""
+    """The operations that ``fn`` does on tensors like ``inputs``; it computes no values."""
     with usable_folder():
         fakes_of, shapes, make_fx = _tracers()
         # Values that depend on data end the trace, where they are asked for.
@@ -89,7 +89,7 @@ def while_loop() -> Any:
 
 
 def watching(tell: Callable[[object], None]) -> AbstractContextManager[object]:
-    """A stretch of code in which ``tell`` hears of each operator that is about to run."""
+    """A block of code in which ``tell`` is called with each operator before it runs."""
     found: Any = _watching_mode()()
     found.tell = tell
     mode: AbstractContextManager[object] = found
@@ -220,7 +220,7 @@ def _is_written(argument: Any) -> bool:
 
 
 def is_pointwise(node: fx.Node) -> bool:
-    """Whether each number of a node's result follows from those at the same place alone."""
+    """Whether each element of a node's result depends only on the elements at its own place."""
     target: Any = node.target
     if not is_operator(target):
         return False

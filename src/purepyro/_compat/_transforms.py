@@ -92,7 +92,7 @@ _NO_LEVELS: frozenset[int] = frozenset()
 
 
 def is_batched(tensor: Tensor) -> bool:
-    """Whether ``tensor`` is a batch of values, one for each lane of a vmap."""
+    """Whether ``tensor`` is a batch of values, one for each element of a vmap's batch."""
     while _is_wrapped(tensor):
         if _has_batch(tensor):
             return True
@@ -114,8 +114,8 @@ def plain(value: Tensor) -> Tensor | None:
 def readable(key: Tensor) -> Words64 | None:
     """The words of keys as (keys, 2), or None if they cannot or must not be read.
 
-    They must not under vmap (each lane has its own), while a graph is traced, or on another device
-    (reading would wait for it). Under `torch.func.grad` they can.
+    They must not under vmap (each element of the batch has its own), while a graph is traced, or on
+    another device (reading would wait for it). Under ``torch.func.grad`` they can.
     """
     value = plain(key)
     if value is None:

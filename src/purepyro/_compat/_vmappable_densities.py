@@ -13,7 +13,7 @@ from torch.distributions.utils import broadcast_all
 
 
 class Multinomial(dist.Multinomial):
-    """Torch's writes through a mask, whose size under ``vmap`` is not one number."""
+    """Torch's writes through a mask, whose size under ``vmap`` is not the same for all."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density of counts; a category of probability zero and no count adds nothing."""
@@ -41,7 +41,7 @@ class NanMaskedMultivariateNormal(dist.NanMaskedMultivariateNormal):
     def log_prob(self, value: Tensor) -> Tensor:
         """The log density of the elements that are there, the others integrated out.
 
-        In place of those stand independent standard normal numbers at their mean, whose share of
+        In place of those stand independent standard normal values at their mean, whose share of
         the density is known.
         """
         there = value.isfinite()
