@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from operator import call
+from operator import attrgetter, call
 from typing import Any
 
 import pyro
@@ -28,13 +28,17 @@ from torch.distributions import Distribution as TorchDistribution
 
 from ._handlers import ENUMERATED, OWN, begin
 from ._messages import Msg
-from ._private import Missing, held, private_or
+from ._private import Missing, private, private_or
 
 # Runs take turns. Re-entrant: a model may itself call `apply`.
 RUN_LOCK: Any = threading.RLock()
 
 # Each part of Pyro has its own switch for checks of values.
 _PARTS: tuple[Any, ...] = (distributions_util, infer_util, poutine_util)
+_found: Any = private("torch.distributions:Distribution._validate_args", "runs")
+_validates: Callable[[type[TorchDistribution]], bool] = (
+    _found if isinstance(_found, Missing) else attrgetter("_validate_args")
+)
 _PYRO_MODULE: Any = pyro_module
 _RUNTIME: Any = runtime
 _LOCAL = "_MODULE_LOCAL_PARAMS"
@@ -52,7 +56,7 @@ class Shared:
         self._enumerated = dict(_ENUMERATED)
         self.default = runtime.default_process_message
         self._local_params = vars(_PYRO_MODULE).get(_LOCAL)
-        self.validates: bool = held(TorchDistribution, "_validate_args", "runs")
+        self.validates: bool = _validates(TorchDistribution)
         self._switches = [part.is_validation_enabled() for part in _PARTS]
 
     def put_back(self) -> None:
@@ -64,9 +68,11 @@ class Shared:
                 del _ENUMERATED[name]
         runtime.default_process_message = self.default
         setattr(_PYRO_MODULE, _LOCAL, self._local_params)
-        for part, switch in zip(_PARTS, self._switches, strict=True):
-            part.enable_validation(switch)
-        TorchDistribution.set_default_validate_args(self.validates)  # one of the parts set it, too
+        if self._switches != [part.is_validation_enabled() for part in _PARTS]:
+            for part, switch in zip(_PARTS, self._switches, strict=True):
+                part.enable_validation(switch)
+        if _validates(TorchDistribution) is not self.validates:  # one of the parts sets it, too
+            TorchDistribution.set_default_validate_args(self.validates)
 
 
 # For each time that the lock is held: what there was before, or that nothing was read yet.
