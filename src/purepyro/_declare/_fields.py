@@ -21,7 +21,8 @@ from torch.distributions import Distribution as TorchDistribution
 from torch.distributions.constraints import Constraint
 from typing_extensions import TypeVar
 
-from .._compat._pyro import Plates, emit_sample
+from .._compat._messages import emit_sample
+from .._compat._plates import Plates
 from .._core._types import Prior
 from .._errors import DeclarationError, DtypeError, FrozenError, OutsideRunError, describe
 from ._plate_warning import warn_local

@@ -21,7 +21,7 @@ import attrs
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from .._compat._pyro import is_handled
+from .._compat._handlers import is_handled
 from .._core._pickling import Portable, arrived
 from .._errors import DeclarationError, FrozenError, describe
 from .._networks._run_context import RUN

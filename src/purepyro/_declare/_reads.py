@@ -8,7 +8,7 @@ from typing import Protocol
 import attrs
 from torch import Tensor
 
-from .._compat._pyro import Plates, Watch, in_plate, outside_plates
+from .._compat._plates import Plates, Watch, in_plate, outside_plates
 from .._errors import CycleError, DeclarationError
 from .._networks._run_context import RUN
 

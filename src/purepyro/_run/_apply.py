@@ -9,8 +9,8 @@ import torch
 from pyro.distributions import is_validation_enabled
 from torch import Tensor, nn
 
-from .._compat._functorch import plain
-from .._compat._pyro import wrapped_by
+from .._compat._pyro_guides import wrapped_by
+from .._compat._transforms import plain
 from .._core._types import State, Values
 from .._declare._reads import join
 from .._declare._tree import nodes

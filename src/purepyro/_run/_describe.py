@@ -13,8 +13,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, transform_to
 
-from .._compat._isolation import intact
-from .._compat._pyro import concretely
+from .._compat._thread_state import intact
+from .._compat._transforms import concretely
 from .._declare._bind import bind
 from .._declare._fields import Field, PyroParam
 from .._declare._module import Module

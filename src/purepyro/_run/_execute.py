@@ -16,8 +16,9 @@ import attrs
 from torch import Tensor, nn
 from torch.distributions.constraints import Constraint
 
-from .._compat._isolation import end_turns, isolate, take_turn, turns_taken
-from .._compat._pyro import is_mapped, is_of_enumeration, is_tracing
+from .._compat._enumeration import is_of_enumeration
+from .._compat._transforms import is_mapped, is_tracing
+from .._compat._turns import end_turns, isolate, take_turn, turns_held
 from .._declare._bind import bind, is_bound
 from .._declare._tree import Node
 from .._errors import DeclarationError, describe
@@ -113,7 +114,7 @@ def execute(
     )
     session.mode.source = KeySource(key, "<torch>")
     blind = is_tracing() or is_mapped()
-    token, turns = RUN.set(context), turns_taken()
+    token, turns = RUN.set(context), turns_held()
     try:
         handler.before = take_turn()
         isolate(recorder, handler.process_message, blind=blind)

@@ -19,25 +19,15 @@ from torch import Tensor, nn
 from torch.distributions import Independent, transform_to
 from torch.distributions.constraints import Constraint
 
-from .._compat._isolation import OWN, Shared
-from .._compat._pyro import (
-    Msg,
-    as_they_are,
-    is_empty_plate,
-    is_full_plate,
-    is_mapped,
-    is_subsample,
-    is_tracing,
-    is_transforming,
-    let_not_adopt,
-    let_subsample,
-    message_distribution,
-    module_being_registered,
-    plate_rows,
-    refuse_setup,
-    registered,
-    unchecking,
-)
+from .._compat._distributions import unchecking
+from .._compat._function_modes import as_they_are
+from .._compat._handlers import OWN
+from .._compat._messages import Msg, let_subsample, message_distribution
+from .._compat._param_store import module_being_registered, registered
+from .._compat._plates import is_empty_plate, is_full_plate, is_subsample, plate_rows
+from .._compat._pyro_guides import let_not_adopt, refuse_setup
+from .._compat._transforms import is_mapped, is_tracing, is_transforming
+from .._compat._turns import Shared
 from .._errors import (
     DtypeError,
     MissingNameError,

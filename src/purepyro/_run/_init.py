@@ -12,8 +12,7 @@ import torch
 from torch.distributions import transform_to
 from torch.distributions.constraints import Constraint
 
-from .._compat._functorch import plain
-from .._compat._pyro import concretely
+from .._compat._transforms import concretely, plain
 from .._core._types import Params, Values
 from .._declare._bind import bind
 from .._declare._fields import Field, PyroParam

@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args
 import attrs
 import torch
 
-from .._compat._isolation import intact
-from .._compat._pyro import is_mapped
+from .._compat._thread_state import intact
+from .._compat._transforms import is_mapped
 from .._core._trees import mapped, named_leaves
 from .._core._user_code import line_of
 from .._errors import DeclarationError, PurepyroError, ShapeError, VmapError, describe, near

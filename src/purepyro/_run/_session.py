@@ -11,11 +11,11 @@ from weakref import WeakSet
 from torch import Tensor, nn
 from torch.distributions.constraints import Constraint
 
-from .._compat._isolation import Before, put_back_after
-from .._compat._pyro import wrapped_by
+from .._compat._pyro_guides import wrapped_by
+from .._compat._thread_state import Before, put_back_after
 from .._declare._tree import Node
 from .._networks._buffers import Buffers
-from .._networks._functional_copy import forget_compiled, refuse_script
+from .._networks._functional_copy import let_run_as_written, refuse_script
 from .._networks._snapshot import Snapshot
 from .._networks._substitution import RunMode, Substitution
 from ..random import Key
@@ -135,7 +135,7 @@ class Session:
         refuse_script(net)
         self.snapshot.keep_network(net)
         self.substitution.know(prefix.removesuffix("$$$"), net)
-        forget_compiled(net)
+        let_run_as_written(net)
         for original, copy in buffers.watch(net, prefix):
             self.substitution.put(original, copy)
 

@@ -14,15 +14,10 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
-from .._compat._functorch import plain
-from .._compat._pyro import (
-    Msg,
-    Plates,
-    is_full_plate,
-    is_subsample,
-    log_prob,
-    scale_and_mask,
-)
+from .._compat._distributions import log_prob, scale_and_mask
+from .._compat._messages import IS_DETERMINISTIC, IS_UNRECORDED, Msg
+from .._compat._plates import Plates, is_full_plate, is_subsample
+from .._compat._transforms import plain
 from .._errors import DuplicateSiteError
 from .._networks._snapshot import Snapshot
 from .._networks._substitution import RunMode
@@ -111,7 +106,7 @@ class Recorder(Messenger):
         if msg["type"] != "sample":
             return
         infer: Mapping[str, object] = msg["infer"] or _NO_INFER
-        if infer.get("_do_not_trace") or is_full_plate(msg["fn"]):
+        if infer.get(IS_UNRECORDED) or is_full_plate(msg["fn"]):
             return
         name = str(msg["name"])
         if name in self.sites:
@@ -148,7 +143,7 @@ def is_exempt(msg: Msg) -> bool:
 def _kind(msg: Msg, infer: Mapping[str, object]) -> Kind:
     if is_subsample(msg["fn"]):
         return "subsample"
-    if infer.get("_deterministic"):
+    if infer.get(IS_DETERMINISTIC):
         return "deterministic"
     if not msg["is_observed"]:
         return "latent"

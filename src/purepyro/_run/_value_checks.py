@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.distributions import transform_to
 from torch.distributions.constraints import Constraint
 
+from .._compat._distributions import takes_any_length
+from .._compat._enumeration import plates_under_enumeration
 from .._compat._function_modes import quiet
-from .._compat._functorch import plain
-from .._compat._pyro import Msg, plates_under_enumeration, takes_any_length
+from .._compat._messages import Msg
+from .._compat._transforms import plain
 from .._core._dense import require_real
 from .._errors import DtypeError, ShapeError, SupportError, describe
 from ._sites import is_exempt

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._compat._pyro import is_transforming
+from .._compat._transforms import is_transforming
 from .._core._types import Params, State
 from .._errors import PurepyroError, ShapeError, TraceError
 from .._run._sites import Site

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._compat._pyro import log_prob, scale_and_mask
+from .._compat._distributions import log_prob, scale_and_mask
 from .._core._pickling import Carried
 from .._core._types import Values
 from .._core._whole_numbers import as_int, as_int_or_none

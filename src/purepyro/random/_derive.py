@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._compat._function_modes import quiet
-from .._compat._functorch import outside_transforms, plain, readable
+from .._compat._transforms import outside_transforms, plain, readable
 from .._core._whole_numbers import whole
 from .._errors import DtypeError, ShapeError, SupportError, describe
 from ._bits import _host, _philox_operators

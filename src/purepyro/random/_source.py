@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch._C import _len_torch_dispatch_stack
 
-from .._compat._functorch import outside_transforms
+from .._compat._transforms import dispatch_modes, outside_transforms
 from ._bits._constants import CALLS
 from ._bits._host import derived
 from ._bits._native import KERNELS
@@ -39,7 +38,7 @@ class KeySource:
     def key(self) -> Key:
         """The key that all others come from."""
         if self._name is not None:
-            if self._words is None or _len_torch_dispatch_stack():
+            if self._words is None or dispatch_modes():
                 self._key, self._name = name_key(self._key, self._name), None
             else:
                 with outside_transforms():
@@ -62,12 +61,7 @@ class KeySource:
         That is where its words are not known, and where it would not be drawn from on the host.
         """
         words = self._words
-        if (
-            words is None
-            or device.type != "cpu"
-            or KERNELS is not None
-            or _len_torch_dispatch_stack()
-        ):
+        if words is None or device.type != "cpu" or KERNELS is not None or dispatch_modes():
             return None
         call = self.calls
         self.calls = call + 1

@@ -10,16 +10,10 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ..._compat._functorch import plain
-from ..._compat._pyro import (
-    Msg,
-    drawn_key,
-    is_subsample,
-    message_distribution,
-    message_infer,
-    repeated,
-    stored_params,
-)
+from ..._compat._messages import Msg, drawn_key, message_distribution, message_infer
+from ..._compat._param_store import stored_params
+from ..._compat._plates import is_subsample, repeated
+from ..._compat._transforms import plain
 from ..._core._lazy import Lazy
 from ..._errors import DtypeError, ShapeError, SupportError, UnknownNameError, describe, near
 from ..._networks._run_context import RUN

@@ -11,8 +11,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import transform_to
 
-from ..._compat._functorch import plain
-from ..._compat._isolation import intact
+from ..._compat._thread_state import intact
+from ..._compat._transforms import plain
 from ..._core._types import Params, Values
 from ..._declare._fields import static
 from ..._errors import SupportError

@@ -22,17 +22,11 @@ from torch import Tensor, nn
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint, independent, real
 
-from ..._compat._functorch import outside_transforms, plain
-from ..._compat._pyro import (
-    Msg,
-    Plates,
-    batch_mask,
-    both_masks,
-    innermost,
-    message_distribution,
-    plate_indices,
-    stored_params,
-)
+from ..._compat._distributions import batch_mask, both_masks
+from ..._compat._messages import Msg, message_distribution
+from ..._compat._param_store import stored_params
+from ..._compat._plates import Plates, plate_indices
+from ..._compat._transforms import innermost, outside_transforms, plain
 from ..._core._trees import leaves_of, signature
 from ..._declare._fields import PyroSample
 from ..._declare._module import Module

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
-from ..._compat._pyro import indices_of
+from ..._compat._plates import indices_of
 from ..._declare._fields import static
 from ..._errors import DeclarationError
 from ..._networks._run_context import given_params

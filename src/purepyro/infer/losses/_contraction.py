@@ -36,7 +36,8 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_site_shape, check_traceenum_requirements
 from torch import Tensor
 
-from ..._compat._pyro import Enumeration, both_masks, is_factor, own_mask
+from ..._compat._distributions import both_masks, is_factor, own_mask
+from ..._compat._enumeration import Enumeration
 from ...random import Key
 from ...random._sample import draw_distribution
 

@@ -13,17 +13,16 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._compat._pyro import (
-    Plates,
+from ..._compat._distributions import (
     both_masks,
     is_delta,
     is_factor,
-    is_guide_messenger,
     log_prob,
     own_mask,
     says_rsample,
-    summed_to,
 )
+from ..._compat._plates import Plates, summed_to
+from ..._compat._pyro_guides import is_guide_messenger
 from ..._core._types import State, Values
 from ..._core._whole_numbers import as_int, as_int_or_none, whole
 from ..._errors import (

@@ -12,7 +12,8 @@ import attrs
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ..._compat._pyro import Enumeration, Msg, message_distribution, message_infer
+from ..._compat._enumeration import Enumeration
+from ..._compat._messages import Msg, message_distribution, message_infer
 from ..._core._types import Values
 from ..._core._whole_numbers import as_int_or_none, whole
 from ..._errors import (

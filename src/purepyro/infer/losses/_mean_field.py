@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._compat._pyro import kl_divergence, scale_and_mask
+from ..._compat._distributions import kl_divergence, scale_and_mask
 from ..._errors import DeclarationError
 from ..._run._sites import Site
 from ...random import Key

@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._compat._pyro import log_prob
+from ..._compat._distributions import log_prob
 from ..._core._whole_numbers import as_int, as_int_or_none
 from ..._errors import DeclarationError, DtypeError, describe
 from ..._run._mapping import How, check_how

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._compat._pyro import Plates
+from ..._compat._plates import Plates
 from ..._errors import DeclarationError
 from ..._run._sites import Site
 from ...random import Key

@@ -8,7 +8,7 @@ from typing import Generic, ParamSpec
 import attrs
 from torch import Tensor
 
-from ..._compat._pyro import log_prob, scale_and_mask
+from ..._compat._distributions import log_prob, scale_and_mask
 from ..._core._pickling import Carried
 from ..._core._types import Values
 from ..._errors import MissingNameError, ShapeError, describe

@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import torch
 
-from ..._compat._functorch import plain
-from ..._compat._isolation import unvalidated
+from ..._compat._transforms import plain
+from ..._compat._turns import unvalidated
 from ..._core._types import Params
 from ..._errors import SupportError, describe
 from ..._run._sites import Site

@@ -10,8 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._compat._isolation import unvalidated
-from ..._compat._pyro import is_transforming
+from ..._compat._transforms import is_transforming
+from ..._compat._turns import unvalidated
 from ..._core._types import Params, State
 from ..._declare._parameter_fields import one_parameter
 from ..._errors import MissingNameError, PurepyroError, ShapeError, SupportError, describe

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..._compat._isolation import unvalidated
-from ..._compat._pyro import is_transforming
+from ..._compat._transforms import is_transforming
+from ..._compat._turns import unvalidated
 from ..._core._trees import where
 from ..._core._types import Params, State
 from ..._errors import SupportError

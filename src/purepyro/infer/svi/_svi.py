@@ -12,8 +12,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._compat._isolation import Intact, intact
-from ..._compat._pyro import is_transforming
+from ..._compat._thread_state import Intact, intact
+from ..._compat._transforms import is_transforming
 from ..._core._pickling import Carried
 from ..._core._types import Params, State
 from ..._errors import DeclarationError, describe, near

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._C import _len_torch_dispatch_stack
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from ..._compat._functorch import outside_transforms
+from ..._compat._transforms import outside_transforms
 from ..._compat._untyped import call, part
 from . import _host
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..._compat._functorch import outside_transforms, readable
+from ..._compat._transforms import outside_transforms, readable
 from . import _host, _native, _philox_operators
 from ._constants import MASK32, MASK64
 from ._floats import box_muller, double, single
