@@ -22,7 +22,7 @@ from torch.distributions import kl_divergence as _kl_divergence
 from torch.distributions.constraints import Constraint
 
 from ._private import held, private
-from ._transforms import is_mapped, is_tracing, is_transforming
+from ._transforms import is_mapped, is_tracing, may_be_blind
 from ._turns import unvalidated
 from ._vmappable_densities import PURE
 
@@ -106,7 +106,7 @@ def both_masks(*masks: Tensor | bool | None) -> Tensor | bool | None:
 
 def log_prob(fn: TorchDistributionMixin, value: Tensor) -> Tensor:
     """``fn.log_prob(value)``; validated, except while a graph is traced or under ``vmap``."""
-    if not is_transforming() or not (is_tracing() or is_mapped()):
+    if not may_be_blind() or not (is_tracing() or is_mapped()):
         return fn.log_prob(value)
     with unvalidated():
         return fn.log_prob(value)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from inspect import getattr_static
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from .._core._trees import tensors_in
 from .._errors import DeclarationError, MissingNameError, describe
 from ..random import Key
 from ..random._mode import KeyedRandom
+from ..random._primitives._table import KEYED
 
 # Facts about the object itself, which is the same for its value, or which ``pyro.module`` and
 # dictionaries of parameters ask for.
@@ -89,6 +91,11 @@ class Substitution:
 
     def __bool__(self) -> bool:
         return bool(self._values)
+
+    @property
+    def values(self) -> Mapping[int, Tensor]:
+        """What stands for which tensor, by the ``id`` of that; it grows."""
+        return self._values
 
     @property
     def originals(self) -> Mapping[str, Tensor]:
@@ -369,5 +376,25 @@ class RunMode(KeyedRandom):
         self._outer.clear()
 
     def __init__(self, key: Key, substitution: Substitution) -> None:
-        super().__init__(key, rewrite=substitution.arguments)
+        super().__init__(key)
         self.substitution = substitution
+        self._values = substitution.values
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> object:
+        # The same as both, in the order of what is seen most, as each operation of a run is seen.
+        for arg in args:
+            if id(arg) in self._values or type(arg) in _LOOKED_INTO:
+                args, kwargs = self.substitution.arguments(func, args, kwargs or {})
+                break
+        else:
+            if kwargs:
+                args, kwargs = self.substitution.arguments(func, args, kwargs)
+        if type(func) is not FunctionType and func not in KEYED and not self.steady:
+            return func(*args, **kwargs) if kwargs else func(*args)
+        return super().__torch_function__(func, types, args, kwargs)

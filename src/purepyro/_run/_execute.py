@@ -28,7 +28,6 @@ from ..random import Key
 from ..random._key import check_key
 from ..random._source import KeySource
 from ._handler import SubstituteHandler
-from ._mutation import Inputs
 from ._session import Call, Session
 from ._sites import Recorder, Site
 
@@ -94,7 +93,8 @@ def execute(
         with (session := Session(Call(key, args, kwargs, config.params))), session:
             return execute(model, key, args, kwargs, config, session)
     outer = RUN.get()
-    inputs, buffers = Inputs(config.params, args, kwargs), session.buffers_from(config.state)
+    inputs = session.inputs(config.params, args, kwargs)
+    buffers = session.buffers_from(config.state)
     rows_key = session.rows_key
     if rows_key is None and outer is not None:
         rows_key = outer.rows_key

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
+import torch
 from pyro.distributions import ImproperUniform, constraints
 from pyro.distributions.torch_distribution import (
     ExpandedDistribution,
@@ -26,7 +27,7 @@ from .._compat._messages import Msg, let_subsample, message_distribution
 from .._compat._param_store import module_being_registered, registered
 from .._compat._plates import is_empty_plate, is_full_plate, is_subsample, plate_rows
 from .._compat._pyro_guides import let_not_adopt, refuse_setup
-from .._compat._transforms import is_mapped, is_tracing, is_transforming
+from .._compat._transforms import is_mapped, is_tracing, may_be_blind
 from .._compat._turns import Shared
 from .._errors import (
     DtypeError,
@@ -46,8 +47,8 @@ from ._sites import feasible, is_exempt
 from ._validation import require_valid_arguments, require_valid_value
 from ._value_checks import (
     check_initial,
-    check_like,
     check_observed,
+    check_param,
     checked_rows,
     checked_value,
 )
@@ -115,7 +116,7 @@ class SubstituteHandler:
             self.before.default(msg)
             return
         name, unchecked = str(msg["name"]), None
-        if is_transforming():
+        if may_be_blind():
             blind = is_mapped()  # torch's own checks are off
             if blind and self.before.validates and not is_exempt(msg):
                 unchecked = msg["fn"]
@@ -180,16 +181,20 @@ class SubstituteHandler:
         constraint = known[1] if known else msg["kwargs"].get("constraint", constraints.real)
         if again:  # a read without a start has no constraint of its own
             constraint = self._said_elsewhere(name)
-        alias = self._alias(name, known[0] if known else init)
+        of_network = known is not None or _is_parameter(init)
+        alias = self._alias(name, known[0] if known else init) if of_network else None
         unconstrained = self._unconstrained(name, known, init, constraint, alias)
+        is_real = constraint is constraints.real
+        transform: Any = None if is_real else transform_to(constraint)
         if isinstance(init, Tensor):
-            check_like(name, unconstrained, init, constraint)
+            shape = init.shape if is_real else torch.Size(transform.inverse_shape(init.shape))
+            check_param(name, unconstrained, shape, init.dtype)
+        value: Tensor = unconstrained if is_real else transform(unconstrained)
         if alias is None:
             self._context.params_read.add(name)
             self.constraints[name] = self._shared[name] = constraint
-        value = unconstrained if constraint is constraints.real else _map(constraint, unconstrained)
-        if alias is None:
-            self._register(name, known, init, unconstrained, value)
+            if of_network:
+                self._register(name, known, init, unconstrained, value)
         if msg["cond_indep_stack"] and msg["kwargs"].get("event_dim") is not None:
             value = let_subsample(value, unconstrained)
         elif again:
@@ -289,11 +294,6 @@ def is_improper(fn: object) -> bool:
     while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
         fn = fn.base_dist
     return isinstance(fn, ImproperUniform)
-
-
-def _map(constraint: Constraint, unconstrained: Tensor) -> Tensor:
-    value: Tensor = transform_to(constraint)(unconstrained)
-    return value
 
 
 def _unmap(constraint: Constraint, value: Tensor) -> Tensor:

@@ -66,6 +66,10 @@ class Averaged(SVI[P]):
         self._check_rows(state, Batch(args, kwargs))
         return state
 
+    def run(self, key: Key, num_steps: int, /, *args: P.args, **kwargs: P.kwargs) -> SVIRunResult:
+        """Initialise, the same on all ranks, and take steps."""
+        return self.run_from(self.init(key, *args, **kwargs), num_steps, *args, **kwargs)
+
     def run_from(
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:

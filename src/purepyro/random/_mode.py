@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeVar
 
 from torch._C import (
     _len_torch_function_stack,
@@ -24,25 +24,18 @@ from ._source import KeySource
 T = TypeVar("T")
 
 
-Rewrite: TypeAlias = Callable[
-    [Callable[..., Any], Sequence[Any], Mapping[str, Any]], tuple[Sequence[Any], Mapping[str, Any]]
-]
-
-
 class KeyedRandom(TorchFunctionMode):
     """The mode behind `keyed`.
 
     Args:
         key: Where the first call draws from.
         steady: Whether results are the same to the last bit under vmap.
-        rewrite: Other arguments for each function of torch that is called.
     """
 
-    def __init__(self, key: Key, *, steady: bool = False, rewrite: Rewrite | None = None) -> None:
+    def __init__(self, key: Key, *, steady: bool = False) -> None:
         super().__init__()
         self.source = KeySource(key)
         self.steady = steady
-        self._rewrite = rewrite
         # For each block that is under way: the mode around it, and how many torch had.
         self._outer: list[tuple[TorchFunctionMode | None, int]] = []
 
@@ -75,8 +68,6 @@ class KeyedRandom(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> object:
         named: Mapping[str, Any] = kwargs or {}
-        if self._rewrite is not None:
-            args, named = self._rewrite(func, args, named)
         handler = KEYED.get(func)
         if handler is not None:
             _refuse_generator(func, named)

@@ -72,9 +72,10 @@ def draw_distribution(key: Key, distribution: object, shape: Shape = ()) -> Tens
 
 def draw_from(source: KeySource, distribution: object, shape: Shape = ()) -> Tensor:
     """The draw of a distribution by the keys of a source."""
-    while _composed_of(_kind(distribution)) is of_base:  # a wrapper: no draw of its own
-        distribution = part(distribution, "base_dist")
     kind = _kind(distribution)
+    while _composed_of(kind) is of_base:  # a wrapper: no draw of its own
+        distribution = part(distribution, "base_dist")
+        kind = _kind(distribution)
     if kind in KEYLESS:
         return own_draw(distribution, shape, part_of=False)
     leaf = leaf_of(kind)

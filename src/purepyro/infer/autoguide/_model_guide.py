@@ -119,9 +119,14 @@ class PlatesOfRun:
         """The rows of a plate, drawn if need be."""
         return indices_of(self._plate(frame))
 
-    @contextmanager
-    def around(self, latent: Latent, *, masked: bool = True) -> Iterator[None]:
+    def around(self, latent: Latent, *, masked: bool = True) -> AbstractContextManager[None]:
         """A block inside all plates of a site, and under its mask."""
+        if not latent.plates and (latent.mask is None or not masked):
+            return nullcontext()
+        return self._around(latent, masked=masked)
+
+    @contextmanager
+    def _around(self, latent: Latent, *, masked: bool) -> Iterator[None]:
         with ExitStack() as stack:
             for frame in latent.plates:
                 stack.enter_context(self._plate(frame))

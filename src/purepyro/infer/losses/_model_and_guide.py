@@ -107,8 +107,8 @@ def run_model_and_guide(
         key: The key of both runs, so that they draw the same subsample of a plate.
         guide: The guide to run, if it is another than the session's, such as that one wrapped.
     """
-    guided = session.run_guide(key) if guide is None else session.run(guide, key)
-    modelled = session.run_model(key, values_for_model(guided.sites))
+    guided = session.run(session.guide if guide is None else guide, key)
+    modelled = session.run(session.model, key, values_for_model(guided.sites))
     return modelled.sites, guided.sites
 
 

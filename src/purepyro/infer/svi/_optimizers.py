@@ -12,7 +12,7 @@ from torch import Tensor
 from torchopt.base import EmptyState, GradientTransformation
 from torchopt.typing import TensorTree as Tree
 
-from ..._compat._transforms import is_batched
+from ..._compat._transforms import is_batched, is_mapped
 from ..._core._pickling import Carried
 from ..._core._trees import leaves_of, named_leaves, scaled, tensors_in, with_leaves
 from ..._core._types import Params
@@ -272,7 +272,7 @@ def apply_update(
         updates, state = _update(optim, gradients, state, params)
         return {name: params[name] + updates[name] for name in params}, state
 
-    if any(is_batched(gradient) for gradient in tensors_in(gradients)):
+    if is_mapped() and any(is_batched(gradient) for gradient in tensors_in(gradients)):
         # torchopt computes in place on its own tensors, which vmap takes only so.
         result: tuple[Params, OptState] = torch.func.functionalize(update)(gradients, state, params)
         return result

@@ -159,7 +159,9 @@ class SVI(Carried, Generic[P]):
                 whose value, density or gradient went bad.
         """
         num_steps = check_count(num_steps, "num_steps")
-        return self.run_from(self.init(key, *args, **kwargs), num_steps, *args, **kwargs)
+        state = self.init(key, *args, **kwargs)
+        with (guard := Intact()), guard:
+            return run_from(self._stepper(), state, num_steps, Batch(args, kwargs))
 
     def run_from(
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs

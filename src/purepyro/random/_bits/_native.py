@@ -28,6 +28,11 @@ else:
 _SEED, _OFFSET = 7, 9
 
 
+def is_host_faster(device: torch.device) -> bool:
+    """Whether draws on a device come from the words of the key as integers, if these are known."""
+    return device.type == "cpu" and not _usable(device)
+
+
 def native(keys: Tensor) -> ModuleType | None:
     """The kernels to use for `keys`, or None: none there, or not to be used here."""
     if torch.compiler.is_compiling() or _len_torch_dispatch_stack():

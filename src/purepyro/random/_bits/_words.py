@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..._compat._transforms import outside_transforms, readable
 from . import _host, _native, _philox_operators
-from ._constants import MASK32, MASK64
+from ._constants import MASK32
 from ._floats import box_muller, double, single
 from ._host import Wide, Words
 from ._shape import Plan
@@ -91,9 +91,8 @@ def normals(plan: Plan, dtype: torch.dtype) -> Tensor:
 
 def host_normals(key: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """The same for one key, whose words are known."""
-    pairs = np.array([[word & MASK64 for word in key]], dtype=np.uint64)
     with outside_transforms():
-        found = _host_normals(pairs, math.prod(shape), dtype).reshape(shape)
+        found = _host_normals(_host.pair(key), math.prod(shape), dtype).reshape(shape)
         return found if found.dtype is dtype else found.to(dtype)
 
 
