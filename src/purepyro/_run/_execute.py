@@ -105,6 +105,7 @@ def execute(
     recorder = Recorder(session.snapshot, session.mode)
     handler = SubstituteHandler(
         context,
+        words=session.words_of(key),
         values=config.values,
         draws=config.draws,
         elsewhere=config.elsewhere,

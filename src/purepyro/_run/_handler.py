@@ -39,10 +39,9 @@ from .._errors import (
 )
 from .._networks._run_context import RunContext
 from ..random import name_key
-from ..random._derive import words_of
 from ..random._mode import DrawingFrom, KeyedRandom
 from ..random._sample import draw_from
-from ..random._source import KeySource
+from ..random._source import KeySource, Words
 from ._sites import feasible, is_exempt
 from ._validation import require_valid_arguments, require_valid_value
 from ._value_checks import (
@@ -59,6 +58,7 @@ class SubstituteHandler:
 
     Args:
         context: The run.
+        words: The words of the run's key, if they can be read.
         values: Values of latent sites, in place of draws.
         draws: Whether sites without a value are drawn; if not, they are an error.
         elsewhere: Starting values of parameters that another model starts.
@@ -80,6 +80,7 @@ class SubstituteHandler:
         self,
         context: RunContext,
         *,
+        words: Words | None,
         values: Mapping[str, Tensor],
         draws: bool,
         elsewhere: Mapping[str, Tensor],
@@ -92,7 +93,7 @@ class SubstituteHandler:
         self.values_read: set[str] = set()
         self._context = context
         self._substitution = context.substitution
-        self._words = words_of(context.key)
+        self._words = words
         self._values = values
         self._draws = draws
         self._elsewhere = elsewhere

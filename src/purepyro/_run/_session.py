@@ -19,6 +19,8 @@ from .._networks._functional_copy import let_run_as_written, refuse_script
 from .._networks._snapshot import Snapshot
 from .._networks._substitution import RunMode, Substitution
 from ..random import Key
+from ..random._derive import words_of
+from ..random._source import Words
 from ._mutation import Inputs
 
 
@@ -60,17 +62,8 @@ class Session:
     """
 
     __slots__ = (
-        *(
-            "_before",
-            "_buffers",
-            "_ended",
-            "_inputs",
-            "call",
-            "constraints",
-            "find_constraint",
-            "mode",
-        ),
-        *("rows_key", "snapshot", "substitution"),
+        *("_before", "_buffers", "_ended", "_inputs", "_words", "call", "constraints"),
+        *("find_constraint", "mode", "rows_key", "snapshot", "substitution"),
     )
 
     def __init__(
@@ -88,6 +81,7 @@ class Session:
         self.rows_key = rows_key
         self.call = call
         self._inputs: Inputs | None = None
+        self._words: Words | None = None
         self._buffers: list[Buffers] = []
         self._before: Before | None = None
         self._ended = False
@@ -134,6 +128,14 @@ class Session:
         """Score sites with the redirection too: their distributions hold networks."""
         if not self.mode.is_on:
             self.mode.__enter__()  # until the end of all
+
+    def words_of(self, key: Key) -> Words | None:
+        """The words of the key of a run, if they can be read; mostly it is the session's."""
+        if key is not self.call.key:
+            return words_of(key)
+        if self._words is None:
+            self._words = words_of(key)
+        return self._words
 
     def inputs(
         self,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Set
 from contextlib import ExitStack
 from copy import copy
 from enum import Enum
-from functools import partial
+from functools import lru_cache, partial
 from types import BuiltinFunctionType, FunctionType
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -26,7 +26,7 @@ from ..._compat._distributions import batch_mask, both_masks
 from ..._compat._messages import Msg, message_distribution
 from ..._compat._param_store import stored_params
 from ..._compat._plates import Plates, plate_indices
-from ..._compat._transforms import innermost, outside_transforms, plain
+from ..._compat._transforms import innermost, may_be_blind, outside_transforms, plain
 from ..._core._trees import leaves_of, signature
 from ..._declare._fields import PyroSample
 from ..._declare._module import Module
@@ -77,6 +77,12 @@ class Latent:
         """Zeros of the shape of its unconstrained values."""
         return torch.zeros(self.unconstrained_shape, dtype=self.dtype, device=self.device)
 
+    def like(self) -> Tensor:
+        """A tensor of the shape and dtype of its unconstrained values, which hold no memory."""
+        if may_be_blind():
+            return self.zeros()
+        return _like(self.unconstrained_shape, self.dtype, self.device)
+
     @property
     def is_real(self) -> bool:
         """Whether constrained and unconstrained values are the same."""
@@ -84,6 +90,11 @@ class Latent:
         while isinstance(support, independent):
             support = support.base_constraint
         return type(support) is type(real)  # not `is`, as after unpickling there are two
+
+
+@lru_cache(maxsize=256)
+def _like(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.zeros((), dtype=dtype, device=device).expand(shape)
 
 
 class Prototype(NamedTuple):

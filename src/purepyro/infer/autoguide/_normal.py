@@ -90,15 +90,14 @@ class AutoNormal(ModelGuide[P]):
     def _loc_scale(
         self, latent: Latent, plates: PlatesOfRun, start: Start, *, ordered: bool = True
     ) -> tuple[Tensor, Tensor]:
-        zeros, event_dim = latent.zeros(), latent.unconstrained_event_dim
-        width = torch.full_like(zeros, self.init_scale)
+        like, event_dim = latent.like(), latent.unconstrained_event_dim
         loc = self.param(
-            f"locs.{latent.name}", partial(start.loc, latent), zeros, event_dim=event_dim
+            f"locs.{latent.name}", partial(start.loc, latent), like, event_dim=event_dim
         )
         scale = self.param(
             f"scales.{latent.name}",
-            lambda: width,
-            width,
+            lambda: torch.full_like(latent.zeros(), self.init_scale),
+            like,
             constraint=constraints.softplus_positive,
             event_dim=event_dim,
         )

@@ -22,6 +22,9 @@ from ._floats import box_muller, double, single
 from ._host import Wide, Words
 from ._shape import Plan
 
+# From a word to the middle of its step in (0, 1).
+_TO_UNIT, _HALF_STEP = np.float32(2.0**-32), np.float32(2.0**-33)
+
 # Uniform numbers are k * 2**-digits, as many digits as the dtype's significand holds.
 _DIGITS = {torch.float32: 24, torch.float64: 53, torch.float16: 11, torch.bfloat16: 8}
 
@@ -91,9 +94,26 @@ def normals(plan: Plan, dtype: torch.dtype) -> Tensor:
 
 def host_normals(key: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """The same for one key, whose words are known."""
+    count = math.prod(shape)
     with outside_transforms():
-        found = _host_normals(_host.pair(key), math.prod(shape), dtype).reshape(shape)
+        if dtype is torch.float32 and count <= 4:
+            return _few_normals(_host.block(*key), count).reshape(shape)
+        found = _host_normals(_host.pair(key), count, dtype).reshape(shape)
         return found if found.dtype is dtype else found.to(dtype)
+
+
+def _few_normals(words: tuple[int, int, int, int], count: int) -> Tensor:
+    """At most four float32 numbers of one block, by few operations."""
+    used = words[:2] if count <= 2 else (words[0], words[2], words[1], words[3])
+    uniform = np.array(used, dtype=np.float32)
+    uniform *= _TO_UNIT
+    uniform += _HALF_STEP
+    radius, angle = torch.from_numpy(uniform.reshape(2, -1)).unbind()
+    radius.log_().mul_(-2.0).sqrt_()
+    angle.mul_(2.0 * math.pi)
+    if count == 1:
+        return radius.mul_(angle.cos_())
+    return torch.stack((radius * angle.cos(), radius * angle.sin()), -1).reshape(-1)[:count]
 
 
 def _normals_of_words(plan: Plan, dtype: torch.dtype) -> Tensor:
@@ -148,9 +168,8 @@ def _host_normals(pairs: Wide, count: int, dtype: torch.dtype) -> Tensor:
         double = even * 2.0**-32 + (odd * 2.0**-64 + 2.0**-65)
         return _host_pairs(double[:1], double[1:], count)
     even, odd = _host.blocks(pairs, -(-count // 4))
-    scale, half = np.float32(2.0**-32), np.float32(2.0**-33)
-    radial = even.astype(np.float32) * scale + half
-    angular = odd.astype(np.float32) * scale + half
+    radial = even.astype(np.float32) * _TO_UNIT + _HALF_STEP
+    angular = odd.astype(np.float32) * _TO_UNIT + _HALF_STEP
     return _host_pairs(radial, angular, count)
 
 
