@@ -21,6 +21,9 @@ from torch.distributions import Distribution, Transform
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 
+from .._compat._distributions import constructed, on_construction
+from .._compat._function_modes import as_they_are
+from .._compat._innermost import INNERMOST
 from .._compat._modules import children_of, is_checkpointed, parameters_of
 from .._compat._transforms import innermost
 from .._core._trees import tensors_in
@@ -363,6 +366,9 @@ class SubstitutionMode(TorchFunctionMode):
         return func(*args, **named)
 
 
+_PLAIN_KINDS = frozenset({Tensor, float, int, bool, type(None)})
+
+
 class RunMode(KeyedRandom):
     """The same, in which torch's random functions draw from a key as well: one mode for both."""
 
@@ -398,3 +404,25 @@ class RunMode(KeyedRandom):
         if type(func) is not FunctionType and func not in KEYED and not self.steady:
             return func(*args, **kwargs) if kwargs else func(*args)
         return super().__torch_function__(func, types, args, kwargs)
+
+    def construct(self, kind: type, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        """A distribution of Pyro, whose own code this mode need not see; ``None`` if it has to.
+
+        The code of a constructor draws nothing, so with arguments that nothing stands for it
+        computes the same without: a third of the time of the operations in it.
+        """
+        if self.steady or not self._is_innermost():
+            return None
+        for arg in (*args, *kwargs.values()):
+            if type(arg) not in _PLAIN_KINDS or id(arg) in self._values:
+                return None
+        with as_they_are():
+            return constructed(kind, args, kwargs)
+
+
+def _construct(kind: type, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+    mode = INNERMOST.mode
+    return mode.construct(kind, args, kwargs) if type(mode) is RunMode else None
+
+
+on_construction(_construct)

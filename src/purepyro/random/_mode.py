@@ -53,6 +53,10 @@ class KeyedRandom(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         self._leave(self._outer[-1])
 
+    def _is_innermost(self) -> bool:
+        """Whether no other function mode was put on since the block began."""
+        return bool(self._outer) and _len_torch_function_stack() == self._outer[-1][1] + 1
+
     def _leave(self, outer: tuple[TorchFunctionMode | None, int]) -> None:
         while _len_torch_function_stack() > outer[1]:
             _pop_torch_function_stack()
