@@ -171,6 +171,82 @@ def _dotted(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
+# Where names private to torch and Pyro are touched, and how many different ones. It may fall.
+PRIVATE_NAMES: dict[str, int] = {}
+
+# Underscored, and Python's own.
+PYTHONS = frozenset({"_asdict", "_at_fork_reinit", "_getframe", "_is_owned", "_make", "_replace"})
+
+
+def private_names(source: Source, own: frozenset[str]) -> Iterator[tuple[ast.AST, str]]:
+    """The names of torch, Pyro and torchopt in a module that these keep private.
+
+    Args:
+        source: The module.
+        own: The underscored names that the package itself defines.
+    """
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            for alias in node.names:
+                if _is_foreign(f"{node.module}.{alias.name}"):
+                    yield node, f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if _is_foreign(alias.name):
+                    yield node, alias.name
+        elif isinstance(node, ast.Attribute) and _is_private(node.attr):
+            if node.attr not in own | PYTHONS or _dotted(node).startswith(("torch.", "pyro.")):
+                yield node, node.attr
+        elif isinstance(node, ast.Call) and _dotted(node.func).split(".")[-1] in _LOOKUPS:
+            for arg in node.args:
+                name = arg.value if isinstance(arg, ast.Constant) else None
+                if isinstance(name, str) and (
+                    _is_foreign(name.replace(":", ".")) or (_is_private(name) and name not in own)
+                ):
+                    yield node, name
+
+
+_LOOKUPS = frozenset(
+    {"delattr", "getattr", "hasattr", "held", "import_module", "private", "private_or", "setattr"}
+)
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+def _is_foreign(path: str) -> bool:
+    first, *rest = path.split(".")
+    return first in ("torch", "pyro", "torchopt") and (
+        any(map(_is_private, rest)) or path.startswith("torch._")
+    )
+
+
+def own_names(sources: list[Source]) -> frozenset[str]:
+    """The underscored names that a package defines: functions, classes, variables, attributes."""
+    found: set[str] = set()
+    for source in sources:
+        found.update(source.path.with_suffix("").parts)
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                if _dotted(node.value) in ("self", "cls"):
+                    found.add(node.attr)
+            elif isinstance(node, ast.Assign) and _dotted(node.targets[0]) == "__slots__":
+                found.update(re.findall(r"\w+", ast.unparse(node.value)))
+    return frozenset(found)
+
+
+def private_names_by_file(sources: list[Source]) -> dict[str, set[str]]:
+    """The private names that each module touches, of those that touch any."""
+    own = own_names(sources)
+    found = {s.path.as_posix(): {name for _, name in private_names(s, own)} for s in sources}
+    return {path: names for path, names in found.items() if names}
+
+
 # ------------------------------------------------------------------------------------------ checks
 
 

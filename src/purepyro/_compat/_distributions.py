@@ -18,7 +18,7 @@ from pyro.distributions.torch_distribution import (
 from pyro.distributions.util import scale_and_mask as _scale_and_mask
 from torch import Tensor
 from torch.distributions import Distribution as TorchDistribution
-from torch.distributions import constraints
+from torch.distributions import Transform, constraints
 from torch.distributions import kl_divergence as _kl_divergence
 from torch.distributions.constraints import Constraint
 
@@ -27,7 +27,8 @@ from ._transforms import is_mapped, is_tracing, may_be_blind
 from ._turns import unvalidated
 from ._vmappable_densities import PURE
 
-_is_all_true: Callable[[Tensor], Tensor] = private("torch:_is_all_true", "checks of values")
+IS_ALL_TRUE: Callable[[Tensor], Tensor] = private("torch:_is_all_true", "checks of values")
+"""How the validation of distributions asks whether all is well; it may be asked under vmap."""
 _SYMMETRIC: Any = type(constraints.symmetric)  # and those built on it, which branch on it
 
 
@@ -59,6 +60,11 @@ def takes_any_length(fn: object) -> bool:
         return fn.duration is None
     # Pyro's contributions are no part of what every program loads.
     return type(fn).__name__ == "MissingDataDiscreteHMM"
+
+
+def keeps_cache(transform: Transform) -> bool:
+    """Whether a transform keeps what it computed last."""
+    return bool(getattr(transform, "_cache_size", 0))
 
 
 # --- Masks ------------------------------------------------------------------------------------
@@ -174,7 +180,7 @@ def holds_for_all(constraint: Constraint, value: Tensor) -> bool:
             valid = _symmetric(constraint, value)
         else:
             valid = constraint.check(value)
-        return bool(_is_all_true(valid))
+        return bool(IS_ALL_TRUE(valid))
     except RuntimeError:
         return True
 

@@ -15,6 +15,7 @@ from ._private import private
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# A block in which tensors are themselves, whatever a mode would put in their place.
 as_they_are: Callable[[], AbstractContextManager[object]] = private(
     "torch._C:DisableTorchFunction", "computing outside of function modes"
 )

@@ -14,7 +14,7 @@ from torch import Tensor
 # A TypedDict whose keys are all optional, though all are always there.
 Msg: TypeAlias = Any
 
-# As Pyro has it, but for the types: it wants a distribution of torch, and a dict.
+# ``pyro.sample`` as Pyro has it, but for the types: it wants a distribution of torch, and a dict.
 emit_sample: Callable[..., Tensor] = pyro.sample
 
 # Keys of a message's `infer` that Pyro keeps to itself.
@@ -23,7 +23,8 @@ IS_UNRECORDED = "_do_not_trace"
 
 # Says to losses that a guide itself decides what masks its site: it knows whether the value of a
 # masked element counts elsewhere.
-OWN_MASK: Any = {"_own_mask": True}
+MASKS_ITSELF = "purepyro_masks_itself"
+OWN_MASK: Any = {MASKS_ITSELF: True}
 
 
 def message_infer(msg: Msg) -> dict[str, object]:
@@ -48,9 +49,8 @@ def drawn_key(name: str) -> Tensor:
 
     Inside ``init`` they come from its key; in plain Pyro from torch's global generator.
     """
-    statement: Callable[..., Tensor] = pyro.sample
     infer = {"is_auxiliary": True, IS_UNRECORDED: True}
-    return statement(name, partial(torch.randint, 0, 2**62, (2,)), infer=infer)
+    return emit_sample(name, partial(torch.randint, 0, 2**62, (2,)), infer=infer)
 
 
 def let_subsample(value: Tensor, unconstrained: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ._function_modes import mode_depth, pop_modes
 from ._innermost import INNERMOST
 from ._private import private_or
 from ._transforms import dispatch_modes
-from ._turns import end_turns, turns_held
+from ._turns import end_turns, turns_taken
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -58,7 +58,7 @@ class Before:
     )
 
     def __init__(self) -> None:
-        self._turns = turns_held()
+        self._turns = turns_taken()
         self._functions = mode_depth()
         self._dispatch = dispatch_modes()
         self._depth: int = _transform_depth()
@@ -151,7 +151,7 @@ def put_back_after(error: BaseException, put_back: Callable[[], None]) -> None:
 
 
 def intact(fn: F) -> F:
-    """``fn``, each of whose calls is a block :class:`Intact`."""
+    """``fn``, each of whose calls is a block ``Intact``."""
 
     @wraps(fn)
     def whole(*args: Any, **kwargs: Any) -> Any:
@@ -162,7 +162,7 @@ def intact(fn: F) -> F:
 
 
 def settled(error: BaseException) -> BaseException:
-    """The error that a call ends by, after its blocks have ended; before :meth:`Before.put_back`.
+    """The error that a call ends by, after its blocks have ended; before ``Before.put_back()``.
 
     A block that is a generator, and whose end was cut short before it began, would end when the
     traceback is forgotten, some time later, and change what was put back by then. And one that was

@@ -38,7 +38,9 @@ _PARTS: tuple[Any, ...] = (distributions_util, infer_util, poutine_util)
 _PYRO_MODULE: Any = pyro_module
 _RUNTIME: Any = runtime
 _LOCAL = "_MODULE_LOCAL_PARAMS"
-private_or(f"pyro.nn.module:{_LOCAL}", None, "inside a run PyroModules keep parameters apart")
+private_or(
+    "pyro.nn.module:_MODULE_LOCAL_PARAMS", None, "inside a run PyroModules keep parameters apart"
+)
 _ENUMERATED: dict[str, object] = {} if isinstance(ENUMERATED, Missing) else vars(ENUMERATED)
 
 
@@ -72,14 +74,14 @@ _LEVELS: list[Shared | bool] = []
 
 
 def take_turn() -> Shared:
-    """Wait for this thread's turn, and note what there is; :func:`end_turns` is its end."""
+    """Wait for this thread's turn, and note what there is; ``end_turns()`` is its end."""
     _LEVELS.extend(map(RUN_LOCK.acquire, (True,)))  # both in one call
     before = _LEVELS[-1] = Shared()
     return before
 
 
-def turns_held() -> int:
-    """How many turns this thread has, each within the one before."""
+def turns_taken() -> int:
+    """How many turns this thread has taken, each within the one before."""
     return len(_LEVELS) if RUN_LOCK._is_owned() else 0
 
 
@@ -120,7 +122,7 @@ def unvalidated() -> Iterator[None]:
 
     The switches are process-wide, so other runs wait until they are back.
     """
-    turns = turns_held()
+    turns = turns_taken()
     try:
         take_turn()
         pyro.enable_validation(False)

@@ -18,7 +18,7 @@ from torch.distributions.constraints import Constraint
 
 from .._compat._enumeration import is_of_enumeration
 from .._compat._transforms import is_mapped, is_tracing
-from .._compat._turns import end_turns, isolate, take_turn, turns_held
+from .._compat._turns import end_turns, isolate, take_turn, turns_taken
 from .._declare._bind import bind, is_bound
 from .._declare._tree import Node
 from .._errors import DeclarationError, describe
@@ -115,7 +115,7 @@ def execute(
     )
     session.mode.source = KeySource(key, "<torch>")
     blind = is_tracing() or is_mapped()
-    token, turns = RUN.set(context), turns_held()
+    token, turns = RUN.set(context), turns_taken()
     try:
         handler.before = take_turn()
         isolate(recorder, handler.process_message, blind=blind)

@@ -52,6 +52,7 @@ class Session:
         rows_key: What draws the rows of subsampled plates; by default the key of each run.
 
     Attributes:
+        call: As given.
         substitution: What stands for which parameter.
         mode: What redirects torch's functions.
         snapshot: The networks and transforms, to be put back.
@@ -73,6 +74,7 @@ class Session:
         find_constraint: FindConstraint | None = None,
         rows_key: Key | None = None,
     ) -> None:
+        self.call = call
         self.substitution = Substitution((call.params, call.args, call.kwargs), find)
         self.mode = RunMode(call.key, self.substitution)
         self.snapshot = Snapshot()

@@ -15,7 +15,12 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from .._compat._distributions import log_prob, scale_and_mask
-from .._compat._messages import IS_DETERMINISTIC, IS_UNRECORDED, Msg
+from .._compat._messages import (
+    IS_DETERMINISTIC,
+    IS_UNRECORDED,
+    MASKS_ITSELF,
+    Msg,
+)
 from .._compat._plates import Plates, is_full_plate, is_subsample
 from .._compat._transforms import plain
 from .._errors import DuplicateSiteError
@@ -131,7 +136,7 @@ class Recorder(Messenger):
             auxiliary=bool(infer.get("is_auxiliary")),
             mode=self._mode if holds else None,
             marked=bool(infer.get("enumerate")),
-            own_mask=bool(infer.get("_own_mask")),
+            own_mask=MASKS_ITSELF in infer,
         )
 
 

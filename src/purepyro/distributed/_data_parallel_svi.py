@@ -14,7 +14,7 @@ from .._core._types import Params, State
 from .._errors import PurepyroError, ShapeError, TraceError
 from .._run._sites import Site
 from ..infer import SVI, SVIRunResult, SVIState
-from ..infer.svi._loop import check_count
+from ..infer.svi._arguments import check_count
 from ..infer.svi._minibatches import Rows, rows_of
 from ..infer.svi._nonfinite import Batch, StepRecord
 from ..random import Key, name_key

@@ -6,13 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, Self, TypeVar
 
-from torch._C import (
-    _len_torch_function_stack,
-    _pop_torch_function_stack,
-    _push_on_torch_function_stack,
-)
 from torch.overrides import TorchFunctionMode
 
+from .._compat._function_modes import mode_depth, pop_modes, push_mode
 from .._compat._innermost import INNERMOST
 from ._batch_invariant import STEADY
 from ._key import Key, check_key
@@ -40,11 +36,11 @@ class KeyedRandom(TorchFunctionMode):
         self._outer: list[tuple[TorchFunctionMode | None, int]] = []
 
     def __enter__(self) -> Self:
-        outer = INNERMOST.mode, _len_torch_function_stack()
+        outer = INNERMOST.mode, mode_depth()
         try:
             self._outer.append(outer)
             INNERMOST.mode = self
-            _push_on_torch_function_stack(self)
+            push_mode(self)
         except BaseException:  # an interrupt: there will be no end of the block
             self._leave(outer)
             raise
@@ -55,11 +51,10 @@ class KeyedRandom(TorchFunctionMode):
 
     def _is_innermost(self) -> bool:
         """Whether no other function mode was put on since the block began."""
-        return bool(self._outer) and _len_torch_function_stack() == self._outer[-1][1] + 1
+        return bool(self._outer) and mode_depth() == self._outer[-1][1] + 1
 
     def _leave(self, outer: tuple[TorchFunctionMode | None, int]) -> None:
-        while _len_torch_function_stack() > outer[1]:
-            _pop_torch_function_stack()
+        pop_modes(outer[1])
         INNERMOST.mode = outer[0]
         if self._outer and self._outer[-1] is outer:
             self._outer.pop()

@@ -8,7 +8,7 @@ import torch
 from .._compat._transforms import dispatch_modes, outside_transforms
 from ._bits._constants import CALLS
 from ._bits._host import derived
-from ._bits._native import is_host_faster
+from ._bits._native import usable
 from ._derive import fold_in_integer, name_hash, name_key
 from ._key import Key, as_key
 
@@ -61,7 +61,7 @@ class KeySource:
         That is where its words are not known, and where it would not be drawn from on the host.
         """
         words = self._words
-        if words is None or not is_host_faster(device) or dispatch_modes():
+        if words is None or device.type != "cpu" or usable(device, "bits") or dispatch_modes():
             return None
         call = self.calls
         self.calls = call + 1

@@ -31,7 +31,7 @@ _DIGITS = {torch.float32: 24, torch.float64: 53, torch.float16: 11, torch.bfloat
 
 def words(plan: Plan) -> Tensor:
     """32-bit words as int64 in [0, 2**32)."""
-    kernels = _native.native(plan.keys)
+    kernels = _native.native(plan.keys, "bits")
     if kernels is not None:
         narrow = _native.bits(kernels, plan.keys, plan.size, torch.int32)
         return (narrow.to(torch.int64) & MASK32).reshape(plan.shape)
@@ -45,7 +45,7 @@ def words(plan: Plan) -> Tensor:
 
 def wide_words(plan: Plan) -> Tensor:
     """64-bit words as int64 bit patterns; the first word of a pair is the high half."""
-    kernels = _native.native(plan.keys)
+    kernels = _native.native(plan.keys, "bits")
     if kernels is not None:
         return _native.bits(kernels, plan.keys, plan.size, torch.int64).reshape(plan.shape)
     pairs = readable(plan.keys)
@@ -58,7 +58,7 @@ def wide_words(plan: Plan) -> Tensor:
 
 def uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
     """Uniform numbers in [0, 1)."""
-    kernels = _native.native(plan.keys)
+    kernels = _native.native(plan.keys, "uniform")
     if kernels is not None and dtype in (torch.float32, torch.float64):
         return _native.uniforms(kernels, plan.keys, plan.size, dtype).reshape(plan.shape)
     digits = _DIGITS[dtype]
@@ -80,7 +80,7 @@ def open_uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
 
 def normals(plan: Plan, dtype: torch.dtype) -> Tensor:
     """Standard normal numbers in pairs by the method of Box and Muller (1958)."""
-    if _native.native(plan.keys) is not None:
+    if _native.native(plan.keys, "bits") is not None:
         return _normals_of_words(plan, dtype)
     pairs = readable(plan.keys)
     if pairs is not None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch import distributions as base
 
-from ..._compat._untyped import tensor
+from ..._compat._untyped import shape_of, tensor
 from .._bits._shape import plan
 from .._bits._words import host_normals, normals, uniforms
 from .._primitives._gamma import standard_gamma
@@ -51,11 +51,11 @@ def uniform(source: KeySource, d: base.Uniform, shape: tuple[int, ...]) -> Tenso
     return low + uniforms(plan(key, (*shape, *d.batch_shape)), low.dtype) * (high - low)
 
 
-def gamma(source: KeySource, d: base.Gamma, shape: tuple[int, ...]) -> Tensor:
+def gamma(source: KeySource, d: object, shape: tuple[int, ...]) -> Tensor:
     """A standard gamma number over the rate; above 0 as torch's are."""
     concentration, rate = tensor(d, "concentration"), tensor(d, "rate")
     key = source.next_key(concentration.device)
-    number = standard_gamma(key, concentration.expand((*shape, *d.batch_shape)))
+    number = standard_gamma(key, concentration.expand((*shape, *shape_of(d, "batch_shape"))))
     return above_zero(number / rate)
 
 

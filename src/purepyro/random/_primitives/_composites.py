@@ -11,13 +11,13 @@ import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import FunctionType, MappingProxyType
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional, init
 
 Body = Callable[..., object]
-Nonlinearity = init._NonlinearityType
 
 
 def _functions(module: object, names: str) -> list[FunctionType]:
@@ -63,34 +63,48 @@ def _init_normal(tensor: Tensor, mean: float = 0.0, std: float = 1.0, **_: objec
         return tensor.normal_(mean, std)
 
 
+_gain: Callable[[str, float], float] = cast("Callable[..., float]", init.calculate_gain)
+
+
 def _init_kaiming_uniform(
     tensor: Tensor,
     a: float = 0.0,
     mode: str = "fan_in",
-    nonlinearity: Nonlinearity = "leaky_relu",
+    nonlinearity: str = "leaky_relu",
     **_: object,
 ) -> Tensor:
     if tensor.numel() == 0:
         return tensor
     receptive = math.prod(tensor.shape[2:])
     fan = tensor.shape[1 if mode == "fan_in" else 0] * receptive
-    bound = init.calculate_gain(nonlinearity, a) * math.sqrt(3.0 / fan)
+    bound = _gain(nonlinearity, a) * math.sqrt(3.0 / fan)
     with torch.no_grad():
         return tensor.uniform_(-bound, bound)
 
 
-def _body(name: str) -> Body:
-    """A copy of a private function of `torch.nn.functional`."""
-    found = getattr(functional, name)
-    return unchecked(found)
+def _pool(with_indices: Callable[..., tuple[Tensor, Tensor]]) -> Body:
+    """A fractional max pooling, by the function of torch that also returns the indices."""
+
+    def pool(
+        input: Tensor,
+        kernel_size: object,
+        output_size: object = None,
+        output_ratio: object = None,
+        return_indices: bool = False,
+        **samples: object,
+    ) -> object:
+        found = with_indices(input, kernel_size, output_size, output_ratio, **samples)
+        return found if return_indices else found[0]
+
+    return pool
 
 
 # The initialisers ask `torch.overrides` by its full name. The pools announce themselves under the
 # name of a dispatcher, which would call them again.
 REPLACED: Mapping[object, Body] = MappingProxyType(
     {
-        functional.fractional_max_pool2d: _body("_fractional_max_pool2d"),
-        functional.fractional_max_pool3d: _body("_fractional_max_pool3d"),
+        functional.fractional_max_pool2d: _pool(functional.fractional_max_pool2d_with_indices),
+        functional.fractional_max_pool3d: _pool(functional.fractional_max_pool3d_with_indices),
         init.uniform_: _init_uniform,
         init.normal_: _init_normal,
         init.kaiming_uniform_: _init_kaiming_uniform,
