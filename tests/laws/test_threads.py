@@ -17,6 +17,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from purepyro import Module, Prior, PyroSample, Trace, apply, init, random, trace
+from purepyro._errors import DtypeError
 from purepyro.infer import SVI, AutoNormal
 
 
@@ -56,7 +57,7 @@ def test_a_failing_thread_disturbs_no_other(key: random.Key) -> None:
     def run(i: int) -> Tensor | None:
         try:
             return apply(model, params, random.fold_in(key, i), x if i % 2 else x.double())
-        except RuntimeError:
+        except DtypeError:
             return None
 
     serial = [run(i) for i in range(60)]
