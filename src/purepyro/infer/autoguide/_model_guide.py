@@ -27,7 +27,8 @@ from ..._networks._run_context import given_params
 from ._guide import AutoGuide
 from ._init_locs import Start
 from ._initialization import Initializer, init_to_feasible
-from ._latents import Latent, Prototypes
+from ._latents import Latent
+from ._prototypes import Prototypes
 from ._without_data import declared_alone, is_declared_alone, takes
 
 P = ParamSpec("P")
