@@ -28,7 +28,7 @@ from purepyro.infer import (
     TraceGraph_ELBO,
     TraceMeanField_ELBO,
 )
-from purepyro.infer.losses._elbo import LossOfParts
+from purepyro.infer.losses._elbo import DecomposedLoss
 
 How = Literal["vmap", "loop"]
 X, Y = regression_data(6)
@@ -94,7 +94,7 @@ def discrete() -> Case:
 
 CASES = [plates(), network(), subsampled(), discrete()]
 NAMES = ["plates", "network", "subsampled", "discrete"]
-LOSSES: list[Callable[..., LossOfParts]] = [
+LOSSES: list[Callable[..., DecomposedLoss]] = [
     Trace_ELBO,
     TraceMeanField_ELBO,
     TraceGraph_ELBO,
@@ -118,7 +118,7 @@ def _params(case: Case) -> dict[str, Tensor]:
 @settings(max_examples=6)
 @given(seed=seeds, count=counts)
 def test_a_loss_and_its_gradients(
-    case: Case, kind: Callable[..., LossOfParts], seed: int, count: int
+    case: Case, kind: Callable[..., DecomposedLoss], seed: int, count: int
 ) -> None:
     if isinstance(kind(), TraceMeanField_ELBO) and case is CASES[3]:
         pytest.skip("its guide is not reparameterised")

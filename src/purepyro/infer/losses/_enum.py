@@ -27,14 +27,9 @@ from ..._errors import (
 from ..._run._sites import Site
 from ...random import Key, name_key
 from ._contraction import Enumerated, Marginal, draws, expectations, marginals, packed_up
-from ._elbo import (
-    ELBOParts,
-    ParticleELBO,
-    check_rows,
-    counted,
-    own_sites,
-    why_not_drawn,
-)
+from ._densities import counted
+from ._elbo import ELBOParts, ParticleELBO
+from ._matching import check_rows, own_sites, why_not_drawn
 from ._model_and_guide import (
     BufferFlow,
     ModelGuidePair,

@@ -14,7 +14,9 @@ from ..._compat._distributions import kl_divergence, scale_and_mask
 from ..._errors import DeclarationError
 from ..._run._sites import Site
 from ...random import Key
-from ._elbo import ELBOParts, ParticleELBO, guide_densities, run_matched
+from ._densities import guide_densities
+from ._elbo import ELBOParts, ParticleELBO
+from ._matching import run_matched
 from ._model_and_guide import PairSession
 
 

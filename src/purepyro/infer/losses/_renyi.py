@@ -16,18 +16,9 @@ from ..._errors import DeclarationError, DtypeError, describe
 from ..._run._mapping import How, check_how
 from ..._run._sites import Site
 from ...random import Key
-from ._elbo import (
-    ELBOParts,
-    ParticleLoss,
-    check_chunk_size,
-    check_num_particles,
-    counted,
-    guide_densities,
-    log_densities,
-    run_matched,
-    scored_sites,
-    split_parts,
-)
+from ._densities import counted, guide_densities, log_densities, scored_sites, split_terms
+from ._elbo import ELBOParts, ParticleLoss, check_chunk_size, check_num_particles
+from ._matching import run_matched
 from ._model_and_guide import PairSession
 
 
@@ -139,7 +130,7 @@ class RenyiELBO(ParticleLoss[_Particle]):
         if self.num_particles > 1:
             _check_subsamples(model_sites, rows)
         log_p, log_q = log_densities(model_sites), guide_densities(model_sites, guide_sites)
-        parts = split_parts(model_sites, log_p, log_q)
+        parts = split_terms(model_sites, log_p, log_q)
         scale = _common_scale(model_sites, guide_sites, rows)
         if isinstance(scale, Tensor) or scale != 1.0:
             model_sites, guide_sites = _without(scale, model_sites), _without(scale, guide_sites)

@@ -13,16 +13,9 @@ from ..._compat._plates import Plates
 from ..._errors import DeclarationError
 from ..._run._sites import Site
 from ...random import Key
-from ._elbo import (
-    ELBOParts,
-    ParticleELBO,
-    guide_densities,
-    log_densities,
-    run_matched,
-    score_term,
-    scored_sites,
-    split_parts,
-)
+from ._densities import guide_densities, log_densities, score_term, scored_sites, split_terms
+from ._elbo import ELBOParts, ParticleELBO
+from ._matching import run_matched
 from ._model_and_guide import PairSession
 from ._provenance import Marking, Provenance
 
@@ -81,7 +74,7 @@ class TraceGraph_ELBO(ParticleELBO):
             model_sites, guide_sites = run_matched(session, key, marked)
             log_p, log_q = log_densities(model_sites), guide_densities(model_sites, guide_sites)
             sources = {id(d): provenance.of(d) for d in (*log_p.values(), *log_q.values())}
-        log_likelihood, kl = split_parts(model_sites, log_p, log_q)
+        log_likelihood, kl = split_terms(model_sites, log_p, log_q)
         scored = scored_sites(guide_sites)
         if not scored:
             return self._parts(log_likelihood, kl, None)

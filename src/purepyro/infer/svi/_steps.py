@@ -18,7 +18,7 @@ from ..._core._trees import where
 from ..._core._types import Params, State
 from ..._errors import SupportError
 from ...random import Key, fold_in
-from ..losses._elbo import ELBO, LossOfParts
+from ..losses._elbo import ELBO, DecomposedLoss
 from ._gradients import gradients_at, leaves_of
 from ._nonfinite import OnNonfinite, all_finite
 from ._optimizers import Optimizer, apply_update
@@ -195,6 +195,6 @@ def _loss(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> tuple[Tensor, State]:
-    if buffers and isinstance(svi.loss, LossOfParts):
+    if buffers and isinstance(svi.loss, DecomposedLoss):
         return svi.loss.loss_with_state(svi.model, svi.guide, params, key, buffers, *args, **kwargs)
     return svi.loss.loss(svi.model, svi.guide, params, key, *args, **kwargs), buffers

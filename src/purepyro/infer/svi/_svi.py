@@ -22,7 +22,8 @@ from ..._run._explained import explained
 from ..._run._sites import Site
 from ...random import Key, fold_in, name_key
 from ...random._reuse import consume
-from ..losses._elbo import ELBO, Trace_ELBO
+from ..losses._elbo import ELBO
+from ..losses._trace_elbo import Trace_ELBO
 from ._arguments import check_loss, check_optim, check_order, check_run, check_state
 from ._compiled_run import Graphs, graphs_of, is_compiled
 from ._diagnosis import diagnose
