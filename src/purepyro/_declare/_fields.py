@@ -25,6 +25,7 @@ from .._compat._messages import emit_sample
 from .._compat._plates import Plates
 from .._core._types import Prior
 from .._errors import DeclarationError, DtypeError, FrozenError, OutsideRunError, describe
+from .._networks._run_context import param
 from ._plate_warning import warn_local
 from ._reads import BINDING, OVERRIDES, Binding, join, outside_message
 from ._tree import Node
@@ -160,12 +161,7 @@ class PyroParam(Field[Owner]):
 
     def emit(self, path: str, owner: object) -> Tensor:
         """Emit ``pyro.param`` at ``path``."""
-        return pyro.param(
-            path,
-            partial(self.initial, path, owner),
-            constraint=self.constraint,
-            event_dim=self.event_dim,
-        )
+        return param(path, partial(self.initial, path, owner), self.constraint, self.event_dim)
 
     def __repr__(self) -> str:
         return f"PyroParam({describe(self.init)}, constraint={self.constraint})"

@@ -139,6 +139,7 @@ def execute(
         finally:  # again, as an interrupt may have cut the first short
             end_turns(turns)
         RUN.reset(token)
+        context.serve_param = None  # nothing of the run is kept by what outlives it
         buffers.finish()
     if recorder.holds_networks:
         session.stay_redirected()

@@ -100,6 +100,7 @@ class SubstituteHandler:
         self._shared = constraints
         self._find_constraint = find_constraint
         self._on_network = on_network
+        context.serve_param = self._param
 
     def process_message(self, msg: Msg) -> None:
         """Serve a message that no handler served, in place of Pyro's own default."""
@@ -110,7 +111,11 @@ class SubstituteHandler:
         if len(handlers) > 1:
             refuse_setup()
         if msg["type"] == "param" and msg["value"] is None:
-            msg["value"] = self._param(msg)
+            args, kwargs = msg["args"], msg["kwargs"]
+            init = args[1] if len(args) > 1 else None
+            in_rows = bool(msg["cond_indep_stack"]) and kwargs.get("event_dim") is not None
+            constraint = kwargs.get("constraint", constraints.real)
+            msg["value"] = self._param(str(msg["name"]), init, constraint, in_rows=in_rows)
             msg["done"] = True
             return
         if msg["type"] != "sample":
@@ -175,11 +180,14 @@ class SubstituteHandler:
                 return feasible(fn)
             raise UnsupportedDistributionError(f"The site {name!r}: {error}") from None
 
-    def _param(self, msg: Msg) -> Tensor:
-        name, init = str(msg["name"]), msg["args"][1] if len(msg["args"]) > 1 else None
+    def _param(
+        self, name: str, init: object, constraint: Constraint, *, in_rows: bool = False
+    ) -> Tensor:
+        """The value of a ``pyro.param`` statement; ``in_rows`` if a plate may subsample it."""
         known = registered(name) if init is None else None
         again = init is None and known is None
-        constraint = known[1] if known else msg["kwargs"].get("constraint", constraints.real)
+        if known:
+            constraint = known[1]
         if again:  # a read without a start has no constraint of its own
             constraint = self._said_elsewhere(name)
         of_network = known is not None or _is_parameter(init)
@@ -196,7 +204,7 @@ class SubstituteHandler:
             self.constraints[name] = self._shared[name] = constraint
             if of_network:
                 self._register(name, known, init, unconstrained, value)
-        if msg["cond_indep_stack"] and msg["kwargs"].get("event_dim") is not None:
+        if in_rows:
             value = let_subsample(value, unconstrained)
         elif again:
             value = let_not_adopt(value, name)

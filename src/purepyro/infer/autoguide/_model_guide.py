@@ -23,7 +23,7 @@ from ..._compat._plates import indices_of
 from ..._core._types import Values
 from ..._declare._fields import static
 from ..._errors import DeclarationError
-from ..._networks._run_context import given_params
+from ..._networks._run_context import given_params, param
 from ._guide import AutoGuide
 from ._init_locs import Start
 from ._initialization import Initializer, init_to_feasible
@@ -130,7 +130,7 @@ class ModelGuide(AutoGuide[P]):
     ) -> Tensor:
         """The parameter ``name``; ``like`` says of which shape and dtype it must be."""
         init = start if given_params() is None else like
-        return pyro.param(self.path_of(name), init, constraint=constraint, event_dim=event_dim)
+        return param(self.path_of(name), init, constraint, event_dim)
 
 
 @contextmanager
