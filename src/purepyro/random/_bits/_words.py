@@ -24,6 +24,10 @@ from ._shape import Plan
 
 # From a word to the middle of its step in (0, 1).
 _TO_UNIT, _HALF_STEP = np.float32(2.0**-32), np.float32(2.0**-33)
+# Factors of the two uniform numbers behind a normal one.
+_RADIUS_AND_ANGLE = np.array([1.0, 2.0 * math.pi], dtype=np.float32)
+_SQUARED_RADIUS = np.array([-2.0, 1.0], dtype=np.float32)
+_IN_ROWS = _RADIUS_AND_ANGLE[:, None], _SQUARED_RADIUS[:, None]
 
 # Uniform numbers are k * 2**-digits, as many digits as the dtype's significand holds.
 _DIGITS = {torch.float32: 24, torch.float64: 53, torch.float16: 11, torch.bfloat16: 8}
@@ -96,21 +100,25 @@ def host_normals(key: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtyp
     """The same for one key, whose words are known."""
     count = math.prod(shape)
     with outside_transforms():
-        if dtype is torch.float32 and count <= 4:
-            return _few_normals(_host.block(*key), count).reshape(shape)
+        if dtype is torch.float32 and 0 < count <= 4:
+            found = _few_normals(_host.block(*key), count)
+            return found if found.shape == shape else found.reshape(shape)
         found = _host_normals(_host.pair(key), count, dtype).reshape(shape)
         return found if found.dtype is dtype else found.to(dtype)
 
 
 def _few_normals(words: tuple[int, int, int, int], count: int) -> Tensor:
-    """At most four float32 numbers of one block, by few operations."""
-    used = words[:2] if count <= 2 else (words[0], words[2], words[1], words[3])
-    uniform = np.array(used, dtype=np.float32)
+    """1 to 4 float32 numbers of one block, by few operations; NumPy's are on torch's memory."""
+    uniform = np.array(words[:2] if count <= 2 else words[::2] + words[1::2], dtype=np.float32)
     uniform *= _TO_UNIT
     uniform += _HALF_STEP
-    radius, angle = torch.from_numpy(uniform.reshape(2, -1)).unbind()
-    radius.log_().mul_(-2.0).sqrt_()
-    angle.mul_(2.0 * math.pi)
+    pairs = uniform if count == 1 else uniform.reshape(2, -1)
+    factors = (_RADIUS_AND_ANGLE, _SQUARED_RADIUS) if count == 1 else _IN_ROWS
+    pairs *= factors[0]
+    radius, angle = torch.from_numpy(pairs).unbind()
+    radius.log_()
+    pairs *= factors[1]
+    radius.sqrt_()
     if count == 1:
         return radius.mul_(angle.cos_())
     return torch.stack((radius * angle.cos(), radius * angle.sin()), -1).reshape(-1)[:count]
