@@ -1,4 +1,4 @@
-"""One mean over ranks, of a loss and its gradients."""
+"""The mean over ranks of a loss, its gradients and buffers."""
 
 from __future__ import annotations
 
@@ -6,34 +6,34 @@ import torch
 from torch import Tensor
 
 from .._core._types import Params, State
-from ._communicator import Link
+from ._communicator import Communicator
 
 
-def averaged(
-    link: Link, weight: float, value: Tensor, gradients: Params, buffers: State
+def mean_over_ranks(
+    communicator: Communicator, weight: float, loss: Tensor, gradients: Params, buffers: State
 ) -> tuple[Tensor, Params, State]:
-    """The mean loss, gradients and buffers over all ranks, weighted; the same to the bit on each.
+    """The weighted mean over all ranks, the same to the bit on each.
 
-    All tensors of a dtype travel as one. Buffers that are whole numbers, such as counts of batches,
-    are the same on all ranks already.
+    All tensors of a dtype and device travel as one. Integer buffers, such as counts of batches, are
+    the same on all ranks already.
 
     Args:
-        link: To the other ranks.
+        communicator: Connects the ranks.
         weight: This rank's weight.
-        value: Its loss.
+        loss: Its loss.
         gradients: Its gradients, by name.
         buffers: The buffers of its networks after the step, by name.
     """
+    total = communicator.begin_step(weight)
     floating = [name for name, buffer in buffers.items() if buffer.is_floating_point()]
-    leaves = [value, *gradients.values(), *(buffers[name] for name in floating)]
-    means: dict[int, Tensor] = {}
+    leaves = [loss, *gradients.values(), *(buffers[name] for name in floating)]
+    means = list(leaves)
     for kind in dict.fromkeys((leaf.dtype, leaf.device) for leaf in leaves):
         places = [i for i, leaf in enumerate(leaves) if (leaf.dtype, leaf.device) == kind]
-        own = leaves[places[0]].new_full((1,), weight)
-        sent = torch.cat([own, *(leaves[i].flatten() * weight for i in places)])
-        total = link.sum(sent)
-        parts = torch.split(total[1:] / total[0], [leaves[i].numel() for i in places])
-        means |= {i: part.reshape(leaves[i].shape) for i, part in zip(places, parts, strict=True)}
-    rest = iter(range(1, len(leaves)))
-    mean_gradients = {name: means[next(rest)] for name in gradients}
-    return means[0], mean_gradients, {**buffers, **{name: means[next(rest)] for name in floating}}
+        weighted = torch.cat([leaves[i].flatten() * weight for i in places])
+        sums = torch.split(communicator.sum(weighted), [leaves[i].numel() for i in places])
+        for i, part in zip(places, sums, strict=True):
+            means[i] = (part / total).reshape(leaves[i].shape)
+    split = 1 + len(gradients)
+    mean_gradients = dict(zip(gradients, means[1:split], strict=True))
+    return means[0], mean_gradients, {**buffers, **dict(zip(floating, means[split:], strict=True))}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._core._trees import leaves_of, named_leaves
 from .._errors import RankError, describe
-from ._communicator import Link
+from ._communicator import Communicator
 
 # For each kind of thing, by the first word of its label: why it must be alike, and what to do.
 _ADVICE = {
@@ -52,17 +52,17 @@ _ADVICE = {
 }
 
 
-def require_alike(link: Link, found: Mapping[str, str]) -> None:
+def require_alike(communicator: Communicator, found: Mapping[str, str]) -> None:
     """Refuse to go on, if the ranks have not the same entries.
 
     Args:
-        link: To the other ranks.
+        communicator: Connects the ranks.
         found: This rank's, by labels whose first word is a kind of thing from the list above.
 
     Raises:
         RankError: on all ranks, with the first entry that differs.
     """
-    notes = link.exchange(dict(found))
+    notes = communicator.exchange(dict(found))
     labels = list(dict.fromkeys(label for note in notes for label in note))
     for label in labels:
         groups: dict[str, list[int]] = {}
@@ -70,7 +70,7 @@ def require_alike(link: Link, found: Mapping[str, str]) -> None:
             groups.setdefault(note.get(label, "none"), []).append(rank)
         if len(groups) > 1:
             seen = "; ".join(
-                f"{link.named(ranks)} {'has' if len(ranks) == 1 else 'have'} {value}"
+                f"{communicator.names(ranks)} {'has' if len(ranks) == 1 else 'have'} {value}"
                 for value, ranks in groups.items()
             )
             why, advice = _ADVICE[label.split()[0]]

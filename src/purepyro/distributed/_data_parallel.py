@@ -15,7 +15,7 @@ from ..ensemble._failed import lenient
 from ..infer import SVI, SVIRunResult, SVIState
 from ..infer.svi._progress import LOGGER
 from ..random import Key
-from ._communicator import Link, link_of
+from ._communicator import Communicator, communicator_of
 from ._consistency import of_leaves, require_alike
 from ._data_parallel_svi import Averaged, Pieces, averaging
 
@@ -101,17 +101,17 @@ class DataParallel(Generic[P]):
             ShapeError: if the model does not scale its rows to the full data set, or the ranks have
                 more rows than that.
         """
-        link = link_of(self.mesh)
-        with link.together():
-            return self._of(link, self._plain).init(key, *args, **kwargs)
+        communicator = communicator_of(self.mesh)
+        with communicator.fail_together():
+            return self._of(communicator, self._plain).init(key, *args, **kwargs)
 
     def step(
         self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[SVIState, Tensor]:
         """One step of all ranks; returns the new state and the loss of all rows before it."""
-        link = link_of(self.mesh)
-        with link.together():
-            return self._of(link, self._plain).step(state, *args, **kwargs)
+        communicator = communicator_of(self.mesh)
+        with communicator.fail_together():
+            return self._of(communicator, self._plain).step(state, *args, **kwargs)
 
     def run(self, key: Key, num_steps: int, /, *args: P.args, **kwargs: P.kwargs) -> SVIRunResult:
         """Initialise from ``key`` and take ``num_steps`` steps; see :meth:`SVI.run`.
@@ -152,22 +152,22 @@ class DataParallel(Generic[P]):
             lambda svi: svi._fit(state.key, state, batches, self.data_size, epochs),
         )
 
-    def _of(self, link: Link, pieces: Pieces) -> Averaged[P]:
-        return averaging(self.svi, link, pieces, self.data_size)
+    def _of(self, communicator: Communicator, pieces: Pieces) -> Averaged[P]:
+        return averaging(self.svi, communicator, pieces, self.data_size)
 
     def _taken(
         self, num_steps: int | None, take: Callable[[Averaged[P]], SVIRunResult]
     ) -> SVIRunResult:
-        link = link_of(self.mesh)
-        with link.together():
+        communicator = communicator_of(self.mesh)
+        with communicator.fail_together():
             if self.svi._compiles(num_steps):
                 try:
-                    return take(self._of(link, self._fast))
+                    return take(self._of(communicator, self._fast))
                 except TraceError as error:  # on all ranks: their graphs are the same
                     if self.svi.compiled:
                         raise
                     LOGGER.warning("SVI: the steps of this run are not compiled. %s", error)
-            return take(self._of(link, self._plain))
+            return take(self._of(communicator, self._plain))
 
     def _fitted(
         self,
@@ -180,10 +180,12 @@ class DataParallel(Generic[P]):
 
         def fit(svi: Averaged[P]) -> SVIRunResult:
             steps = f"{epochs} epochs of {describe(count)} batches"
-            require_alike(svi.link, {"call": "DataParallel.fit", "num_steps": steps, **found})
+            require_alike(
+                svi.communicator, {"call": "DataParallel.fit", "num_steps": steps, **found}
+            )
             result = take(svi)
             # Who waits in a step for one that has no batch left sees that it is here.
-            svi.link.exchange("end of fit")
+            svi.communicator.exchange("end of fit")
             return result
 
         return self._taken(None if count is None else count * epochs, fit)

@@ -18,8 +18,8 @@ from ..infer.svi._minibatches import Rows, rows_of
 from ..infer.svi._nonfinite import Batch, Taken
 from ..infer.svi._svi import check_count
 from ..random import Key, name_key
-from ._all_reduce import averaged
-from ._communicator import Link
+from ._all_reduce import mean_over_ranks
+from ._communicator import Communicator
 from ._consistency import of_leaves, of_shapes, require_alike, shown_key
 
 P = ParamSpec("P")
@@ -42,12 +42,12 @@ class Averaged(SVI[P]):
     """An SVI each of whose steps is that of all ranks together.
 
     Attributes:
-        link: To the other ranks.
+        communicator: Connects the ranks.
         pieces: Its step, but for the mean in the middle.
         data_size: How many rows all ranks have together; ``None``: do not check.
     """
 
-    link: Link = attrs.field(kw_only=True)
+    communicator: Communicator = attrs.field(kw_only=True)
     pieces: Pieces = attrs.field(kw_only=True)
     data_size: int | None = attrs.field(kw_only=True)
 
@@ -55,7 +55,7 @@ class Averaged(SVI[P]):
         """The state before the first step, the same on all ranks."""
         state = SVI.init(self, key, *args, **kwargs)
         require_alike(
-            self.link,
+            self.communicator,
             {
                 "call": "DataParallel.init",
                 "key": shown_key(key),
@@ -72,7 +72,7 @@ class Averaged(SVI[P]):
         """Steps from a state, which is the same on all ranks."""
         num_steps = check_count(num_steps, "num_steps")
         require_alike(
-            self.link,
+            self.communicator,
             {
                 "call": "DataParallel.run",
                 "num_steps": str(num_steps),
@@ -99,12 +99,14 @@ class Averaged(SVI[P]):
             raise
         except ValueError as error:
             # Whoever watches a run would take the last step again, which others will not.
-            self.link.fail(
-                f"{self.link.named([self.link.rank])} failed in a step: {error} The others cannot "
+            self.communicator.fail(
+                f"{self.communicator.names([self.communicator.rank])} failed in a step: {error} The others cannot "
                 "take it without its rows. Look at the data of that rank."
             )
         weight = float(rows_of(Batch(args, kwargs)) or 1)
-        value, gradients, buffers = averaged(self.link, weight, value, gradients, buffers)
+        value, gradients, buffers = mean_over_ranks(
+            self.communicator, weight, value, gradients, buffers
+        )
         return self.pieces.descended(state, value, gradients, buffers)
 
     def _compiles(self, steps: int | None) -> bool:
@@ -112,11 +114,11 @@ class Averaged(SVI[P]):
 
     def _explain(self, now: Taken[SVIState], previous: Taken[SVIState] | None) -> str | None:
         """Why a step has no finite loss: a rank whose rows are to blame knows."""
-        reasons = self.link.exchange(SVI._explain(self, now, previous))
+        reasons = self.communicator.exchange(SVI._explain(self, now, previous))
         for rank, reason in enumerate(reasons):
             if reason is not None:
                 every = all(other == reason for other in reasons)
-                return reason if every else f"On {self.link.named([rank])}: {reason}"
+                return reason if every else f"On {self.communicator.names([rank])}: {reason}"
         return None
 
     def _check_rows(self, state: SVIState, batch: Batch) -> None:
@@ -128,7 +130,7 @@ class Averaged(SVI[P]):
                 return self._look(state.params, name_key(state.key, "check"), batch)[0]
 
         Rows(self.data_size, (), look).check(batch)
-        rows = [count or 0 for count in self.link.exchange(rows_of(batch))]
+        rows = [count or 0 for count in self.communicator.exchange(rows_of(batch))]
         if sum(rows) > self.data_size:
             raise ShapeError(
                 f"The ranks have {' + '.join(map(str, rows))} = {sum(rows)} rows, but data_size is "
@@ -137,11 +139,13 @@ class Averaged(SVI[P]):
             )
 
 
-def averaging(svi: SVI[P], link: Link, pieces: Pieces, data_size: int | None) -> Averaged[P]:
+def averaging(
+    svi: SVI[P], communicator: Communicator, pieces: Pieces, data_size: int | None
+) -> Averaged[P]:
     """The same fit, of all ranks together; the first one shows its progress."""
     given: dict[str, Any] = {
         field.name: getattr(svi, field.name) for field in attrs.fields(SVI) if field.init
     }
-    if link.rank:
+    if communicator.rank:
         given["progress_bar"] = False
-    return Averaged(**given, link=link, pieces=pieces, data_size=data_size)
+    return Averaged(**given, communicator=communicator, pieces=pieces, data_size=data_size)

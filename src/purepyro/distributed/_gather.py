@@ -11,18 +11,21 @@ from torch import Tensor
 from .._core._trees import mapped
 from ..ensemble._in_dims import InDims
 from ..infer.svi._nonfinite import Batch
-from ._communicator import Link
+from ._communicator import Communicator
 
 T = TypeVar("T")
 
 
-def share_of(link: Link, count: int) -> slice:
+def share_of(communicator: Communicator, count: int) -> slice:
     """This rank's part of ``count`` members.
 
     They are next to each other, and as many as every other rank has, or one more; none, where there
     are more ranks than members.
     """
-    return slice(link.rank * count // link.size, (link.rank + 1) * count // link.size)
+    return slice(
+        communicator.rank * count // communicator.size,
+        (communicator.rank + 1) * count // communicator.size,
+    )
 
 
 def part_of(tree: T, share: slice) -> T:
@@ -47,12 +50,15 @@ def own_arguments(
 
 
 def gathered(
-    link: Link, tree: T, counts: list[int], keep: Callable[[Tensor], Tensor] = lambda leaf: leaf
+    communicator: Communicator,
+    tree: T,
+    counts: list[int],
+    keep: Callable[[Tensor], Tensor] = lambda leaf: leaf,
 ) -> T:
     """All members of a pytree whose leaves hold each rank's along their first dimension.
 
     Args:
-        link: To the other ranks.
+        communicator: Connects the ranks.
         tree: This rank's part.
         counts: How many members each rank has.
         keep: What to keep of each leaf, before the next one comes.
@@ -69,7 +75,7 @@ def gathered(
             # Cloned, since a contiguous tensor may have any stride where it has one entry only.
             rows = leaf.clone(memory_format=torch.contiguous_format).reshape(len(leaf), -1)
             sent[: len(leaf)] = rows.view(torch.uint8)
-        parts = link.gathered(sent)
+        parts = communicator.gather(sent)
         whole = torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
         return keep(whole.view(leaf.dtype).reshape(sum(counts), *leaf.shape[1:]))
 

@@ -8,17 +8,20 @@ from itertools import accumulate, chain
 from ..ensemble import EnsembleState
 from ..ensemble._members import size_of, slice_of
 from ..ensemble._report import all_equal, first_of, report_quarantine, set_apart, warn_equal
-from ._communicator import Link
+from ._communicator import Communicator
 from ._consistency import of_leaves
 
 
 def report(
-    link: Link, before: EnsembleState, after: EnsembleState, cause: Callable[[int], str]
+    communicator: Communicator,
+    before: EnsembleState,
+    after: EnsembleState,
+    cause: Callable[[int], str],
 ) -> None:
     """Report on a run as one process would; warnings come from the first rank.
 
     Args:
-        link: To the other ranks.
+        communicator: Connects the ranks.
         before: This rank's members before the run.
         after: The same after it.
         cause: Says why a member of this rank is in quarantine.
@@ -26,19 +29,19 @@ def report(
     Raises:
         SupportError: on all ranks, if no member is left.
     """
-    alive: list[list[bool]] = link.exchange(before.alive.tolist())
-    steps: list[list[int]] = link.exchange(after.quarantined_at.tolist())
+    alive: list[list[bool]] = communicator.exchange(before.alive.tolist())
+    steps: list[list[int]] = communicator.exchange(after.quarantined_at.tolist())
     counts = [len(each) for each in steps]
     found = set_apart(list(chain(*alive)), list(chain(*steps)))
     if found:
-        offset = [0, *accumulate(counts)][link.rank]
+        offset = [0, *accumulate(counts)][communicator.rank]
         own = first_of(found) - offset
-        reasons = link.exchange(cause(own) if 0 <= own < size_of(after) else None)
+        reasons = communicator.exchange(cause(own) if 0 <= own < size_of(after) else None)
         reason = next(text for text in reasons if text is not None)
-        if link.rank == 0 or len(found) == sum(counts):
+        if communicator.rank == 0 or len(found) == sum(counts):
             report_quarantine(found, sum(counts), lambda _: reason)
-    kinds = {kind for kind in link.exchange(_kind(after)) if kind is not None}
-    if link.rank == 0 and max(counts) > 1 and len(kinds) == 1 and kinds != {""}:
+    kinds = {kind for kind in communicator.exchange(_kind(after)) if kind is not None}
+    if communicator.rank == 0 and max(counts) > 1 and len(kinds) == 1 and kinds != {""}:
         warn_equal(sum(counts), list(after.svi.params))
 
 

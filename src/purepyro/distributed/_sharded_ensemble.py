@@ -20,7 +20,7 @@ from ..infer import load, save
 from ..infer.svi._svi import check_count
 from ..random import Key
 from ..random._reuse import consume
-from ._communicator import Link, link_of
+from ._communicator import Communicator, communicator_of
 from ._consistency import of_arguments, of_leaves, require_alike, shown_key
 from ._gather import gathered, own_arguments, part_of, share_of
 from ._gathered_report import report
@@ -79,9 +79,9 @@ class Sharded(Generic[P]):
         Raises:
             RankError: if the ranks differ in keys, arguments or starting values, or one is gone.
         """
-        link = link_of(self.mesh)
-        with link.together():
-            return self._init(link, keys, args, kwargs)
+        communicator = communicator_of(self.mesh)
+        with communicator.fail_together():
+            return self._init(communicator, keys, args, kwargs)
 
     def run(
         self, keys: Key, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
@@ -92,21 +92,21 @@ class Sharded(Generic[P]):
             SupportError: on all ranks, if the members of all are in quarantine.
             RankError: if the ranks differ in what they call with, or one is gone.
         """
-        link = link_of(self.mesh)
-        with link.together():
+        communicator = communicator_of(self.mesh)
+        with communicator.fail_together():
             num_steps = check_count(num_steps, "num_steps")
-            state = self._init(link, keys, args, kwargs)
-            return self._run(link, state, num_steps, args, kwargs)
+            state = self._init(communicator, keys, args, kwargs)
+            return self._run(communicator, state, num_steps, args, kwargs)
 
     def run_from(
         self, state: EnsembleState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> EnsembleRunResult:
         """:meth:`run`, going on from this rank's members: of another run, or of a file."""
-        link = link_of(self.mesh)
-        with link.together():
+        communicator = communicator_of(self.mesh)
+        with communicator.fail_together():
             num_steps = check_count(num_steps, "num_steps")
-            require_alike(link, {"call": "Sharded.run_from", **of_arguments(args, kwargs)})
-            return self._run(link, state, num_steps, args, kwargs)
+            require_alike(communicator, {"call": "Sharded.run_from", **of_arguments(args, kwargs)})
+            return self._run(communicator, state, num_steps, args, kwargs)
 
     @overload
     def gather(self, found: EnsembleState, /) -> EnsembleState: ...
@@ -123,16 +123,16 @@ class Sharded(Generic[P]):
         Raises:
             RankError: if a rank is gone, or is elsewhere.
         """
-        link = link_of(self.mesh)
-        with link.together():
+        communicator = communicator_of(self.mesh)
+        with communicator.fail_together():
             if isinstance(found, EnsembleState):
-                return gathered(link, found, self._counts(link, "gather", found))
-            counts = self._counts(link, "gather", found.state)
-            state = gathered(link, found.state, counts)
-            kinds = link.exchange(str(found.losses.dtype).removeprefix("torch."))
+                return gathered(communicator, found, self._counts(communicator, "gather", found))
+            counts = self._counts(communicator, "gather", found.state)
+            state = gathered(communicator, found.state, counts)
+            kinds = communicator.exchange(str(found.losses.dtype).removeprefix("torch."))
             # A rank without members has no losses to tell their dtype from.
             dtype: torch.dtype = getattr(torch, kinds[counts.index(max(counts))])
-            losses = gathered(link, found.losses.to(dtype).mT.contiguous(), counts)
+            losses = gathered(communicator, found.losses.to(dtype).mT.contiguous(), counts)
             return EnsembleRunResult(state, losses.mT.contiguous())
 
     def save(self, path: str | os.PathLike[str], state: EnsembleState, /) -> None:
@@ -145,16 +145,16 @@ class Sharded(Generic[P]):
             path: The file; an earlier one is replaced.
             state: This rank's members.
         """
-        link = link_of(self.mesh)
-        with link.together():
-            counts = self._counts(link, "save", state)
-            first = link.rank == 0
+        communicator = communicator_of(self.mesh)
+        with communicator.fail_together():
+            counts = self._counts(communicator, "save", state)
+            first = communicator.rank == 0
             whole = gathered(
-                link, state, counts, lambda leaf: leaf.cpu() if first else leaf.new_empty(0)
+                communicator, state, counts, lambda leaf: leaf.cpu() if first else leaf.new_empty(0)
             )
             if first:
                 save(path, whole)
-            link.exchange("saved")
+            communicator.exchange("saved")
 
     def load(self, path: str | os.PathLike[str], /, *, like: EnsembleState) -> EnsembleState:
         """This rank's part of a file of :meth:`save`, or of :func:`purepyro.infer.save`.
@@ -163,31 +163,35 @@ class Sharded(Generic[P]):
             path: The file, which every rank must be able to read.
             like: This rank's part of a state of the same kind, such as ``sharded.init(keys, ...)``.
         """
-        link = link_of(self.mesh)
-        with link.together():
-            total = sum(self._counts(link, "load", like))
+        communicator = communicator_of(self.mesh)
+        with communicator.fail_together():
+            total = sum(self._counts(communicator, "load", like))
             whole = load(
                 path,
                 like=mapped(
                     lambda leaf: leaf.new_empty((total, *leaf.shape[1:]), device="cpu"), like
                 ),
             )
-            mine = part_of(whole, share_of(link, total))
+            mine = part_of(whole, share_of(communicator, total))
             return mapped(lambda leaf, other: leaf.to(other.device), mine, like)
 
-    def _counts(self, link: Link, call: str, state: EnsembleState) -> list[int]:
-        require_alike(link, {"call": f"Sharded.{call}"})
-        return link.exchange(size_of(state))
+    def _counts(self, communicator: Communicator, call: str, state: EnsembleState) -> list[int]:
+        require_alike(communicator, {"call": f"Sharded.{call}"})
+        return communicator.exchange(size_of(state))
 
     def _init(
-        self, link: Link, keys: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        communicator: Communicator,
+        keys: Key,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
     ) -> EnsembleState:
         keys = checked_keys(keys, self.ensemble.members)
         consume(keys, "Sharded.init")
         arguments(self.ensemble.in_dims, args, kwargs, len(keys))
         first = self._begun(keys, slice(0, 1), args, kwargs)
         require_alike(
-            link,
+            communicator,
             {
                 "call": "Sharded.init",
                 "keys": shown_key(keys),
@@ -196,8 +200,8 @@ class Sharded(Generic[P]):
                 **of_leaves("start", first.svi.params),
             },
         )
-        share = share_of(link, len(keys))
-        self._require_one_good(link, keys, share, args, kwargs)
+        share = share_of(communicator, len(keys))
+        self._require_one_good(communicator, keys, share, args, kwargs)
         if share.start == share.stop:
             return part_of(first, slice(0, 0))
         return self._begun(keys, share, args, kwargs)
@@ -209,7 +213,7 @@ class Sharded(Generic[P]):
 
     def _require_one_good(
         self,
-        link: Link,
+        communicator: Communicator,
         keys: Key,
         share: slice,
         args: tuple[Any, ...],
@@ -223,7 +227,7 @@ class Sharded(Generic[P]):
                 self._part(share)._require_one_good(Key(keys[share]), own)
             except SupportError as error:
                 trouble = str(error)
-        notes = link.exchange([share.start < share.stop, trouble])
+        notes = communicator.exchange([share.start < share.stop, trouble])
         troubles = [text for has_members, text in notes if has_members]
         if all(troubles):
             raise SupportError(troubles[0])
@@ -240,16 +244,16 @@ class Sharded(Generic[P]):
 
     def _run(
         self,
-        link: Link,
+        communicator: Communicator,
         state: EnsembleState,
         num_steps: int,
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> EnsembleRunResult:
-        require_alike(link, {"call": "Sharded.run", "num_steps": str(num_steps)})
-        counts = link.exchange(size_of(state))
+        require_alike(communicator, {"call": "Sharded.run", "num_steps": str(num_steps)})
+        counts = communicator.exchange(size_of(state))
         arguments(self.ensemble.in_dims, args, kwargs, sum(counts))
-        start = sum(counts[: link.rank])
+        start = sum(counts[: communicator.rank])
         call = self._call(slice(start, start + size_of(state)), args, kwargs)
         if size_of(state):
             result = self.ensemble._trained(state, num_steps, call)
@@ -257,5 +261,5 @@ class Sharded(Generic[P]):
             result = EnsembleRunResult(state, torch.zeros(num_steps, 0))
         after = result.state
         if num_steps:
-            report(link, state, after, lambda i: self.ensemble._cause(after, i, call))
+            report(communicator, state, after, lambda i: self.ensemble._cause(after, i, call))
         return result
