@@ -19,7 +19,7 @@ from .._errors import DeclarationError, describe
 from .._run._mapping import How, check_how, explained
 from ..infer import SVI, SVIState
 from ..infer.losses._elbo import check_chunk_size
-from ..infer.svi._svi import check_count
+from ..infer.svi._loop import check_count
 from ..random import Key
 from ..random._reuse import consume
 from . import _members

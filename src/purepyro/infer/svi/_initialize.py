@@ -21,7 +21,8 @@ from ..._run._init import initial
 from ..._run._sites import Site
 from ...random import Key, name_key
 from ..losses._elbo import log_densities, run_both, total
-from ._nonfinite import Batch, OnNonfinite, Suspects, at_init, has_nan
+from ._diagnosis import at_init, has_nan, nonfinite_site
+from ._nonfinite import Batch, OnNonfinite
 from ._saddle import is_point, stuck_at
 
 
@@ -86,7 +87,7 @@ class Start:
             batch: The arguments.
             check: Refuses parameters for other reasons.
         """
-        seen, fault, point = name_key(key, "check"), None, False
+        seen, cause, point = name_key(key, "check"), None, False
         try:
             with unvalidated() if self.on_nonfinite == "ignore" else nullcontext(), torch.no_grad():
                 params, buffers = self.values(name_key(key, "init"), batch)
@@ -98,18 +99,18 @@ class Start:
                 # Scoring the sites is what makes Pyro check their values, for skipping too.
                 bad = self.on_nonfinite != "ignore" and any(has_nan(site) for site in sites)
             if bad and self.on_nonfinite == "raise":
-                fault = Suspects(self.model, self.guide).fault(params, [seen], batch)
+                cause = nonfinite_site(self.model, self.guide, params, [seen], batch)
         except ValueError as error:  # Pyro and torch refuse numbers by these
             if isinstance(error, PurepyroError):
                 raise
             with unvalidated(), torch.no_grad():
                 params, _ = self.values(name_key(key, "init"), batch)
-            fault = Suspects(self.model, self.guide).fault(params, [seen], batch)
-            if fault is None:
+            cause = nonfinite_site(self.model, self.guide, params, [seen], batch)
+            if cause is None:
                 raise
-            raise SupportError(at_init(fault)) from error
-        if fault is not None:
-            raise SupportError(at_init(fault))
+            raise SupportError(at_init(cause)) from error
+        if cause is not None:
+            raise SupportError(at_init(cause))
         if point and not is_transforming():
             self._warn_if_stuck(params, seen, batch)
         return params, buffers
