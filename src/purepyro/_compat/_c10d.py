@@ -45,12 +45,11 @@ def sum_in_place(tensor: torch.Tensor, group: Group) -> None:
     _DIST.all_reduce(tensor, group=group)
 
 
-def gather_tensors(tensor: torch.Tensor, group: Group) -> torch.Tensor:
-    """The tensors of all processes of a group, of one shape, along a new first dimension."""
-    size = dist.get_world_size(group)
-    gathered = tensor.new_empty(size * tensor.shape[0], *tensor.shape[1:])
-    _DIST.all_gather_into_tensor(gathered, tensor.contiguous(), group=group)
-    return gathered.reshape(size, *tensor.shape)
+def gather_tensors(tensor: torch.Tensor, group: Group) -> list[torch.Tensor]:
+    """The tensors of all processes of a group, of one shape, by rank."""
+    found = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
+    _DIST.all_gather(found, tensor, group=group)
+    return found
 
 
 def gather_objects(value: T, group: Group) -> list[T]:

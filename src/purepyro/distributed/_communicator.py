@@ -93,10 +93,10 @@ class Communicator:
             _c10d.sum_in_place(total, self._group)
         return total
 
-    def gather(self, tensor: Tensor) -> Tensor:
-        """The tensors of all ranks, of one shape, along a new first dimension."""
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """The tensors of all ranks, of one shape, by rank."""
         with self._broken_off_explained():
-            return _c10d.gather_tensors(tensor, self._group)
+            return _c10d.gather_tensors(tensor.contiguous(), self._group)
 
     @contextmanager
     def fail_together(self) -> Iterator[None]:

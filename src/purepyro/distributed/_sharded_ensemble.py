@@ -13,6 +13,12 @@ from torch.distributed.device_mesh import DeviceMesh
 from .._core._trees import mapped
 from .._errors import SupportError
 from ..ensemble import Ensemble, EnsembleRunResult, EnsembleState
+from ..ensemble._ensemble import (
+    diagnose_member,
+    initial_state,
+    require_one_good,
+    train_members,
+)
 from ..ensemble._in_dims import Arguments, arguments
 from ..ensemble._member_settings import checked_keys
 from ..ensemble._members import size_of
@@ -209,7 +215,7 @@ class Sharded(Generic[P]):
     def _begun(
         self, keys: Key, share: slice, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> EnsembleState:
-        return self._part(share)._begun(Key(keys[share]), self._call(share, args, kwargs))
+        return initial_state(self._part(share), Key(keys[share]), self._call(share, args, kwargs))
 
     def _require_one_good(
         self,
@@ -224,7 +230,7 @@ class Sharded(Generic[P]):
         if share.start < share.stop:
             try:
                 own = self._call(share, args, kwargs)
-                self._part(share)._require_one_good(Key(keys[share]), own)
+                require_one_good(self._part(share), Key(keys[share]), own)
             except SupportError as error:
                 trouble = str(error)
         notes = communicator.exchange([share.start < share.stop, trouble])
@@ -256,10 +262,12 @@ class Sharded(Generic[P]):
         start = sum(counts[: communicator.rank])
         call = self._call(slice(start, start + size_of(state)), args, kwargs)
         if size_of(state):
-            result = self.ensemble._trained(state, num_steps, call)
+            result = train_members(self.ensemble, state, num_steps, call)
         else:
             result = EnsembleRunResult(state, torch.zeros(num_steps, 0))
         after = result.state
         if num_steps:
-            report(communicator, state, after, lambda i: self.ensemble._cause(after, i, call))
+            report(
+                communicator, state, after, lambda i: diagnose_member(self.ensemble, after, i, call)
+            )
         return result

@@ -44,7 +44,7 @@ def in_chunks(
         return joined(states), torch.cat(losses, dim=1)
 
 
-def fitting(one: Loop[Carry], state: EnsembleState, call: Arguments) -> int | None:
+def cache_sized_chunk(one: Loop[Carry], state: EnsembleState, call: Arguments) -> int | None:
     """How many members a compiled run had best take at once; ``None``: all.
 
     On the CPU as many as the cache holds, since tensors that are larger are written to memory and

@@ -25,7 +25,7 @@ class Carry(NamedTuple):
     """
 
     state: EnsembleState
-    clock: Tensor
+    counter: Tensor
 
 
 Step: TypeAlias = Callable[..., tuple[Carry, Tensor]]
@@ -38,13 +38,13 @@ class Training(NamedTuple):
     Attributes:
         step: The step.
         loop: The same in compiled blocks; ``None``: do not compile.
-        must: Whether a step that cannot be traced is an error, or is taken in eager mode.
+        must_compile: Whether a step that cannot be traced is an error, or is taken in eager mode.
         progress_bar: Whether to show one; by default if a terminal looks on.
     """
 
     step: Step
     loop: Loop[Carry] | None
-    must: bool
+    must_compile: bool
     progress_bar: bool | None
 
 
@@ -82,7 +82,7 @@ def train(
         except OutOfRangeError:
             raise
         except Exception as error:  # an error of the model's own comes again
-            if how.must:
+            if how.must_compile:
                 raise
             not_compiled(error)
     return _collected(carry, _singly(how, carry, num_steps, tensors, plan), progress)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import repeat
-from typing import Generic, ParamSpec, get_args
+from typing import Any, Generic, ParamSpec, get_args
 
 import attrs
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from ..._compat._isolation import intact
 from ..._compat._pyro import is_transforming
 from ..._core._pickling import Carried
-from ..._core._types import Params, State
+from ..._core._types import Params
 from ..._errors import DeclarationError, describe, near
 from ..._run._mapping import explained
 from ..._run._sites import Site
@@ -31,7 +31,7 @@ from ._nonfinite import Batch, OnNonfinite, StepRecord
 from ._optimizers import Optimizer, PerParameter, check_optimizer, counted
 from ._patterns import as_patterns, require_matches
 from ._state import SVIRecord, SVIRunResult, SVIState
-from ._steps import Gradients, descend, gradients, learnt_params, loss_and_buffers, loss_of_learnt
+from ._steps import descend, gradients, learnt_params, loss_and_buffers, loss_of_learnt
 
 P = ParamSpec("P")
 
@@ -167,11 +167,11 @@ class SVI(Carried, Generic[P]):
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
         """:meth:`run`, going on from a state: of another run, or of a checkpoint."""
-        return run_from(self._stepper(), state, num_steps, Batch(args, kwargs))
+        return run_from(stepper_of(self), state, num_steps, Batch(args, kwargs))
 
     def iterate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[SVIRecord]:
         """Steps without end, to be stopped by ``break``; one :class:`SVIRecord` for each."""
-        return records(self._stepper(), state, repeat(Batch(args, kwargs)))
+        return records(stepper_of(self), state, repeat(Batch(args, kwargs)))
 
     @intact
     def fit(
@@ -208,7 +208,7 @@ class SVI(Carried, Generic[P]):
             >>> svi.fit(random.key(0), batches, data_size=100, epochs=2).losses.shape
             torch.Size([10])
         """
-        return run_batches(self._stepper(), key, None, batches, data_size, epochs)
+        return run_batches(stepper_of(self), key, None, batches, data_size, epochs)
 
     @intact
     def fit_from(
@@ -221,21 +221,7 @@ class SVI(Carried, Generic[P]):
         epochs: int = 1,
     ) -> SVIRunResult:
         """:meth:`fit`, going on from a state."""
-        return run_batches(self._stepper(), state.key, state, batches, data_size, epochs)
-
-    def _stepper(self) -> Stepper:
-        """What the loops know of this fit."""
-        raises = self.on_nonfinite == "raise"
-        return Stepper(
-            init=self.init,
-            step=self.step,
-            look=self._model_sites,
-            explain=self._explain if raises else None,
-            graphs=lambda steps: self._graphs if self._compiles(steps) else None,
-            must_compile=self.compiled is True,
-            callback=self.callback,
-            progress_bar=self.progress_bar,
-        )
+        return run_batches(stepper_of(self), state.key, state, batches, data_size, epochs)
 
     @cached_property  # of attrs, which has no lock
     def _graphs(self) -> Graphs:
@@ -275,37 +261,20 @@ class SVI(Carried, Generic[P]):
         with torch.no_grad():
             return self._start.look(params, name_key(key, "check"), batch)[0]
 
-    # To be deleted: what distributed and ensemble still call.
 
-    def _explain(
-        self, now: StepRecord[SVIState], previous: StepRecord[SVIState] | None
-    ) -> str | None:
-        return diagnose(self, now, previous)
+def stepper_of(svi: SVI[Any]) -> Stepper:
+    """What the loops know of a fit."""
 
-    def _compiles(self, steps: int | None) -> bool:
-        return is_compiled(self.compiled, steps)
+    def explain(now: StepRecord[SVIState], previous: StepRecord[SVIState] | None) -> str | None:
+        return diagnose(svi, now, previous)
 
-    def _gradients(
-        self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
-    ) -> tuple[Tensor, Params, State]:
-        return gradients(self, state, *args, **kwargs)
-
-    def _descended(
-        self, state: SVIState, value: Tensor, found: Params, buffers: State
-    ) -> tuple[SVIState, Tensor]:
-        return descend(self, state, Gradients(value, found, buffers))
-
-    def _look(
-        self, params: Params, key: Key, batch: Batch
-    ) -> tuple[Mapping[str, Site], Mapping[str, Site]]:
-        return self._start.look(params, key, batch)
-
-    def _fit(
-        self,
-        key: Key,
-        state: SVIState | None,
-        batches: Iterable[object],
-        data_size: int | None,
-        epochs: int,
-    ) -> SVIRunResult:
-        return run_batches(self._stepper(), key, state, batches, data_size, epochs)
+    return Stepper(
+        init=svi.init,
+        step=svi.step,
+        look=svi._model_sites,
+        explain=explain if svi.on_nonfinite == "raise" else None,
+        graphs=lambda steps: svi._graphs if is_compiled(svi.compiled, steps) else None,
+        must_compile=svi.compiled is True,
+        callback=svi.callback,
+        progress_bar=svi.progress_bar,
+    )
