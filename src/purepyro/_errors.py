@@ -105,6 +105,10 @@ class UnsupportedLayerError(PurepyroError, NotImplementedError):
     """A layer of a ``torch.nn`` module cannot run as it is asked to."""
 
 
+class UnsupportedVersionError(PurepyroError, ImportError):
+    """The installed torch or Pyro lacks something that purepyro needs for this."""
+
+
 class RankError(PurepyroError, RuntimeError):
     """A process of a distributed run is gone, or does something else than the others."""
 

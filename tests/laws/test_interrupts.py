@@ -29,8 +29,8 @@ from pyro.poutine import util as poutine_util
 from torch import Tensor, fx, nn
 
 from purepyro import apply, init, jit, random, trace
-from purepyro._compat._isolation import RUN_LOCK
 from purepyro._compat._tracing import LOCK
+from purepyro._compat._turns import RUN_LOCK
 from purepyro._compile import _jit
 from purepyro._core._trees import tensors_in
 from purepyro.infer import SVI, AutoNormal, Trace_ELBO

@@ -27,8 +27,6 @@ class Kernels(ModuleType):
         self.calls = 0
 
     def bits(self, key: Tensor, *shape: int, dtype: torch.dtype) -> Tensor:
-        if self.missing:
-            raise NotImplementedError("no kernel for this device")
         pairs = self._pairs(key, shape)
         if dtype == torch.int64:
             found = _words._host_wide_words(pairs, shape[-1]).view(np.int64)
@@ -37,28 +35,45 @@ class Kernels(ModuleType):
         return torch.from_numpy(found).reshape(shape).to(dtype) + self.off_by
 
     def uniform(self, key: Tensor, *shape: int, dtype: torch.dtype) -> Tensor:
-        return _words._host_uniforms(self._pairs(key, shape), shape[-1], dtype).reshape(shape)
+        found = _words._host_uniforms(self._pairs(key, shape), shape[-1], dtype).reshape(shape)
+        return found + self.off_by
 
     def _pairs(self, key: Tensor, shape: tuple[int, ...]) -> NDArray[np.uint64]:
         assert key.dtype == torch.uint64
         assert key.dim() in (1, len(shape) + 1)
         self.calls += 1
+        if self.missing:
+            raise NotImplementedError("no kernel for this device")
         return key.numpy().reshape(-1, 2)
 
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    _native._usable.cache_clear()
+    _native.usable.cache_clear()
     yield monkeypatch
     monkeypatch.undo()
-    _native._usable.cache_clear()
+    _native.usable.cache_clear()
 
 
-def test_kernels_that_agree_are_found_out() -> None:
-    assert _native.agrees(Kernels(), CPU)
-    assert not _native.agrees(Kernels(off_by=1), CPU)
-    assert not _native.agrees(Kernels(missing=True), CPU)
-    assert not _native.agrees(ModuleType("empty"), CPU)
+@pytest.mark.parametrize("kind", ["bits", "uniform"])
+def test_kernels_that_agree_are_found_out(kind: str) -> None:
+    assert _native.agrees(Kernels(), CPU, kind)
+    assert not _native.agrees(Kernels(off_by=1), CPU, kind)
+    assert not _native.agrees(Kernels(missing=True), CPU, kind)
+    assert not _native.agrees(ModuleType("empty"), CPU, kind)
+
+
+def test_uniforms_are_taken_from_kernels_without_integers(
+    fresh: pytest.MonkeyPatch, key: random.Key
+) -> None:
+    ours = random.uniform(key, 5), random.normal(key, 5)
+    kernels = Kernels()
+    fresh.setattr(Kernels, "bits", None)  # as in torch 2.14
+    fresh.setattr(_native, "KERNELS", kernels)
+    _native.usable.cache_clear()
+    assert torch.equal(random.uniform(key, 5), ours[0])
+    assert kernels.calls > 0
+    assert torch.equal(random.normal(key, 5), ours[1])
 
 
 def test_kernels_that_agree_are_used(fresh: pytest.MonkeyPatch, key: random.Key) -> None:
@@ -77,7 +92,7 @@ def test_kernels_that_agree_are_used(fresh: pytest.MonkeyPatch, key: random.Key)
     mapped = torch.vmap(lambda one: random.normal(one, 5))(stack)
     kernels = Kernels()
     fresh.setattr(_native, "KERNELS", kernels)
-    _native._usable.cache_clear()
+    _native.usable.cache_clear()
     theirs = [*draws(key), *draws(stack)]
     assert kernels.calls > 8
     for one, other in zip(ours, theirs, strict=True):
@@ -91,14 +106,15 @@ def test_kernels_are_left_alone_under_transforms(
 ) -> None:
     kernels = Kernels()
     fresh.setattr(_native, "KERNELS", kernels)
-    _native._usable.cache_clear()
+    _native.usable.cache_clear()
     random.uniform(key, 1)
     before = kernels.calls
     torch.vmap(lambda one: random.normal(one, 5))(key[None])
     assert kernels.calls == before
 
 
-def test_this_torch_falls_back_silently(key: random.Key) -> None:
-    usable = _native.native(key) is not None
-    assert usable == (_native.KERNELS is not None and _native.agrees(_native.KERNELS, CPU))
+def test_what_this_torch_has_is_used(key: random.Key) -> None:
+    release = tuple(int(part) for part in torch.__version__.split(".")[:2])
+    assert (_native.native(key, "uniform") is not None) == (release >= (2, 14))
+    assert (_native.native(key, "bits") is not None) == (release >= (2, 15))
     assert random.uniform(key, 3).shape == (3,)

@@ -10,27 +10,34 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from importlib import import_module
-from typing import Any, cast
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._C._dynamo import guards as _guards
-from torch._ops import HigherOrderOperator, OpOverload
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ._cache_folder import usable_folder
+from ._modules import buffers_of, children_of, parameters_of
+from ._private import Missing, held, private, private_or
 
 # From here on what is registered with torch's pytrees is known to optree, too.
-import_module("torch.utils._cxx_pytree")
+private_or(
+    "torch.utils._cxx_pytree:", None, "trees of torch's that optree does not know are leaves"
+)
 
 aten: Any = torch.ops.aten
 
-_TENSOR_GUARDS: Any = cast("Any", _guards).TensorGuards
-_make_fx: Any = make_fx
+_USE = "purepyro.jit and compiled runs"
+TO_COPY: Any = private("torch.ops:aten._to_copy.default", _USE)
+UNSAFE_VIEW: Any = private("torch.ops:aten._unsafe_view.default", _USE)
+LINALG_CHECK: Any = private("torch.ops:aten._linalg_check_errors.default", _USE)
+
+_OpOverload: Any = type(aten.add.Tensor)
+_TensorGuards: Any = private("torch._C._dynamo.guards:TensorGuards", _USE)
+_FakeTensorMode: Any = private("torch._subclasses.fake_tensor:FakeTensorMode", _USE)
+_make_fx: Any = private("torch.fx.experimental.proxy_tensor:make_fx", _USE)
+_ShapeEnv: Any = private("torch.fx.experimental.symbolic_shapes:ShapeEnv", _USE)
+_DispatchMode: Any = private("torch.utils._python_dispatch:TorchDispatchMode", _USE)
 
 # Inductor keeps process-wide state while it compiles.
 # Whoever traces or compiles has the first one; it is free again after an interrupt, while the
@@ -53,8 +60,8 @@ def graph_of(fn: Callable[..., object], inputs: Sequence[Tensor]) -> fx.GraphMod
     """The operations that ``fn`` does on tensors like ``inputs``; it computes no numbers."""
     with usable_folder():
         # Numbers that depend on data end the trace, where they are asked for.
-        sizes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
-        mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=sizes, static_shapes=True)
+        sizes = _ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+        mode = _FakeTensorMode(allow_non_fake_inputs=True, shape_env=sizes, static_shapes=True)
         fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in inputs]
         with mode:
             make = _make_fx(fn, tracing_mode="fake", _allow_non_fake_inputs=True)
@@ -70,14 +77,15 @@ def functional(fn: Callable[..., object]) -> Callable[..., object]:
 
 def while_loop() -> Any:
     """The operator of loops: ``(condition, body, carried, others)``, graph modules and tuples."""
-    return import_module("torch._higher_order_ops.while_loop").while_loop_op
+    return torch.ops.higher_order.while_loop
 
 
 def watching(tell: Callable[[object], None]) -> AbstractContextManager[object]:
     """A stretch of code in which ``tell`` hears of each operator that is about to run."""
-    found: AbstractContextManager[object] = _WATCHING()
-    cast("Any", found).tell = tell
-    return found
+    found: Any = _watching_mode()()
+    found.tell = tell
+    mode: AbstractContextManager[object] = found
+    return mode
 
 
 def _dispatch(
@@ -91,11 +99,12 @@ def _dispatch(
     return operator(*args, **(kwargs or {}))
 
 
-_WATCHING: Any = type(
-    "Watching",
-    (TorchDispatchMode,),
-    {"__torch_dispatch__": _dispatch, "supports_higher_order_operators": True},
-)
+@cache
+def _watching_mode() -> Any:
+    if isinstance(_DispatchMode, Missing):
+        _DispatchMode.refuse()
+    members = {"__torch_dispatch__": _dispatch, "supports_higher_order_operators": True}
+    return type("Watching", (_DispatchMode,), members)
 
 
 def unfit(tensor: Tensor) -> str | None:
@@ -122,7 +131,7 @@ class Guard:
     def __init__(self, tensors: Sequence[Tensor]) -> None:
         sizes = [list(tensor.size()) for tensor in tensors]
         strides = [list(tensor.stride()) for tensor in tensors]
-        self._check: Callable[..., bool] = _TENSOR_GUARDS(
+        self._check: Callable[..., bool] = _TensorGuards(
             *tensors, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides
         ).check
         self._count = len(tensors)
@@ -132,22 +141,37 @@ class Guard:
         return len(tensors) == self._count and self._check(*tensors)
 
 
+def is_operator(target: object) -> bool:
+    """Whether what a node calls is an operator of torch, not a Python function."""
+    return isinstance(target, _OpOverload)
+
+
+def operator_name(target: object) -> str:
+    """The name of an operator, such as "add_"; empty for all else."""
+    schema: Any = getattr(target, "_schema", None)
+    return "" if schema is None else str(schema.name).partition("::")[2]
+
+
 def is_control_flow(operator: object) -> bool:
     """Whether an operator takes functions: ``while_loop``, ``scan``, ``cond`` and the like."""
-    return isinstance(operator, HigherOrderOperator)
+    return getattr(operator, "namespace", None) == "higher_order"
+
+
+def schema_of(operator: Any) -> Any:
+    """The schema of an operator: its arguments, with their names."""
+    return held(operator, "_schema", _USE)
 
 
 def writes(node: fx.Node) -> bool:
     """Whether a node changes one of its arguments in place."""
-    target = node.target
-    return isinstance(target, OpOverload) and any(map(_is_written, target._schema.arguments))
+    target: Any = node.target
+    return is_operator(target) and any(map(_is_written, schema_of(target).arguments))
 
 
 def written_by(node: fx.Node) -> list[fx.Node]:
     """The arguments that a node changes in place."""
     found: list[fx.Node] = []
-    schema: Any = cast("Any", node.target)._schema
-    for place, argument in enumerate(schema.arguments):
+    for place, argument in enumerate(schema_of(node.target).arguments):
         if _is_written(argument):
             given = node.args[place] if place < len(node.args) else node.kwargs.get(argument.name)
             each = given if isinstance(given, (tuple, list)) else (given,)
@@ -157,30 +181,29 @@ def written_by(node: fx.Node) -> list[fx.Node]:
 
 def is_random(node: fx.Node) -> bool:
     """Whether a node draws from torch's global generator."""
-    target = node.target
-    return isinstance(target, OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
+    target: Any = node.target
+    return is_operator(target) and torch.Tag.nondeterministic_seeded in target.tags
 
 
 def is_view(node: fx.Node) -> bool:
     """Whether a node's result shares memory with an argument, unchanged."""
-    return isinstance(node.target, OpOverload) and any(
+    return is_operator(node.target) and any(
         found.alias_info is not None and not found.alias_info.is_write
-        for found in node.target._schema.returns
+        for found in schema_of(node.target).returns
     )
 
 
-def out_of_place(node: fx.Node) -> OpOverload[Any, Any] | None:
+def out_of_place(node: fx.Node) -> Callable[..., object] | None:
     """The operation that returns what ``node`` writes into its first argument."""
-    target = node.target
-    if not isinstance(target, OpOverload):
+    if not is_operator(node.target):
         return None
-    schema = target._schema
+    schema = schema_of(node.target)
     name = schema.name.split("::")[1]
     written = [argument.name for argument in schema.arguments if _is_written(argument)]
     if not name.endswith("_") or written != [schema.arguments[0].name]:
         return None
     packet: Any = getattr(aten, name.removesuffix("_"), None)
-    found: OpOverload[Any, Any] | None = getattr(packet, schema.overload_name or "default", None)
+    found: Callable[..., object] | None = getattr(packet, schema.overload_name or "default", None)
     return found
 
 
@@ -190,14 +213,16 @@ def _is_written(argument: Any) -> bool:
 
 def is_pointwise(node: fx.Node) -> bool:
     """Whether each number of a node's result follows from those at the same place alone."""
-    target = node.target
-    if not isinstance(target, OpOverload):
+    target: Any = node.target
+    if not is_operator(target):
         return False
-    return torch.Tag.pointwise in target.tags or target in _POINTWISE
+    return torch.Tag.pointwise in target.tags or target in _pointwise()
 
 
 # Pointwise too, though torch does not say so.
-_POINTWISE = frozenset({aten.softplus_backward.default, aten._to_copy.default})
+@cache
+def _pointwise() -> frozenset[Any]:
+    return frozenset({aten.softplus_backward.default, TO_COPY})
 
 
 def value_of(node: fx.Node) -> Any:
@@ -207,4 +232,5 @@ def value_of(node: fx.Node) -> Any:
 
 def held_by(module: fx.GraphModule) -> Mapping[str, object]:
     """What a graph module holds by name."""
-    return {**module._parameters, **module._buffers, **vars(module), **module._modules}
+    own = {**parameters_of(module), **buffers_of(module)}
+    return {**own, **vars(module), **children_of(module)}

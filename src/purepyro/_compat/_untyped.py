@@ -7,7 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.distributions import Beta, Distribution, Gamma
+from torch.distributions import Distribution
 
 
 def tensor(owner: object, name: str) -> Tensor:
@@ -54,13 +54,3 @@ _NO_RSAMPLE: object = Distribution.rsample
 def call(function: object, *arguments: object, **named: object) -> Tensor:
     """The tensor that an untyped function returns."""
     return cast(Callable[..., Tensor], function)(*arguments, **named)
-
-
-def beta_part(owner: object) -> Beta:
-    """The beta distribution that a compound distribution keeps."""
-    return cast(Beta, part(owner, "_beta"))
-
-
-def gamma_part(owner: object) -> Gamma:
-    """The gamma distribution that a compound distribution keeps."""
-    return cast(Gamma, part(owner, "_gamma"))

@@ -15,8 +15,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._compat._isolation import RUN_LOCK, intact
+from .._compat._thread_state import intact
 from .._compat._tracing import LOCK, Guard, unfit
+from .._compat._turns import RUN_LOCK
 from .._core._trees import Frame, leaves_of, named_leaves, taken_apart
 from .._errors import GradientError, SpecializationError, TraceError, describe
 from ._trace import Traced, trace

@@ -12,7 +12,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from torch import Tensor
 
-from .._compat._pyro import is_transforming
+from .._compat._transforms import is_transforming
 from .._core._pickling import Portable, arrived
 from .._errors import DeclarationError, describe
 from ._cache import CacheInfo, Specializations

@@ -6,9 +6,8 @@ import linecache
 import sys
 from collections.abc import Container
 from types import FrameType
-from typing import Any
 
-from .._compat._tracing import is_control_flow
+from .._compat._tracing import is_control_flow, operator_name
 from .._core._user_code import is_own
 from .._errors import TraceError
 
@@ -40,8 +39,7 @@ class Lines:
 
 def plain_name(operator: object) -> str:
     """The name of an operator of torch, the same for the one that writes in place."""
-    schema: Any = getattr(operator, "_schema", None)
-    return "" if schema is None else str(schema.name).partition("::")[2].rstrip("_")
+    return operator_name(operator).rstrip("_")
 
 
 def _line_here() -> str:

@@ -8,9 +8,9 @@ from typing import Any, cast
 import attrs
 from torch import Tensor, fx
 
-from .._compat._isolation import unvalidated
 from .._compat._signals import undisturbed
 from .._compat._tracing import COMPILING, LOCK, functional, graph_of, is_random, watching
+from .._compat._turns import unvalidated
 from .._core._trees import Frame, tensors_in
 from .._core._user_code import line_of
 from .._errors import PurepyroError, TraceError, describe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import (
     Any,
     ClassVar,
@@ -12,6 +12,7 @@ from typing import (
     ParamSpec,
     Protocol,
     TypeVar,
+    cast,
     dataclass_transform,
     get_origin,
 )
@@ -20,16 +21,18 @@ import attrs
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from .._compat._pyro import is_handled
+from .._compat._handlers import is_handled
 from .._core._pickling import Portable, arrived
 from .._errors import DeclarationError, FrozenError, describe
-from .._networks._active import ACTIVE
+from .._networks._run_context import RUN
 from .._networks._substitution import Substitution, SubstitutionMode
 from ._bind import bind, is_bound
 from ._fields import Field, PyroParam, static
+from ._reads import BINDING
 from ._tree import Node, children, map_children
 
 _PACKAGE = f"{__name__.partition('.')[0]}."
+_PLAIN = "_purepyro_plain"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -98,10 +101,16 @@ class Module(Node):
 
     def __call__(self: HasForward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run ``forward``: inside a run as part of it, outside as an ordinary Pyro model."""
-        if not isinstance(self, Module) or is_bound(self):
-            return self.forward(*args, **kwargs)
+        forward: Callable[P, R_co]
+        if not isinstance(self, Module) or BINDING in self.__dict__:
+            forward = _forward_of(self)
+            return forward(*args, **kwargs)
         _require_forward(self)
-        return _as_run(self, lambda bound: bound.forward(*args, **kwargs))
+        if RUN.get() is not None:
+            forward = _forward_of(bind(self))
+            return forward(*args, **kwargs)
+        result: R_co = _as_run(self, lambda bound: _forward_of(bound)(*args, **kwargs))
+        return result
 
     # Never: nothing may be assigned, also to a name that is none (a typo), and checkers say so.
     def __setattr__(self, name: str, value: Never) -> None:
@@ -137,7 +146,18 @@ def _method(fn: Callable[..., object]) -> Callable[..., object]:
             return fn(self, *args, **kwargs)
         return _as_run(self, lambda bound: fn(bound, *args, **kwargs))
 
+    vars(method)[_PLAIN] = method, fn
     return method
+
+
+def _forward_of(bound: object) -> Callable[..., Any]:
+    """The ``forward`` of a bound copy; of one that :func:`_method` wraps, what is inside."""
+    written = getattr(type(bound), "forward", None)
+    wrapper, fn = getattr(written, _PLAIN, (None, None))
+    if fn is None or wrapper is not written:  # another wrapper has taken over its attributes
+        forward: Callable[..., Any] = cast("Any", bound).forward
+        return forward
+    return MethodType(fn, bound)
 
 
 def _as_run(module: M, run: Callable[[M], R]) -> R:
@@ -145,7 +165,7 @@ def _as_run(module: M, run: Callable[[M], R]) -> R:
     substitution = Substitution(strict=False)
     bound = bind(module, substitution)
     assert isinstance(bound, type(module))
-    if not substitution or ACTIVE.get() is not None:
+    if not substitution or RUN.get() is not None:
         return run(bound)
     with SubstitutionMode(substitution):
         return run(bound)

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
-from .._compat._pyro import Plates
+from .._compat._plates import Plates
 from ._tree import Node, plain_class
 
 # The fields that were warned about, by class: once is enough for each.

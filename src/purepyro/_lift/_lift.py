@@ -9,7 +9,7 @@ from typing import Generic, ParamSpec, TypeVar, cast, overload
 import attrs
 from torch import nn
 
-from .._compat._pyro import is_transforming
+from .._compat._transforms import is_transforming
 from .._declare._bind import Held
 from .._declare._fields import Field, PyroParam, PyroSample
 from .._declare._module import HasForward, Module

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from .._compat._functorch import outside_transforms
-from .._compat._pyro import drawn_key, innermost, is_tracing, is_transforming
+from .._compat._messages import drawn_key
+from .._compat._modules import parameters_of
+from .._compat._transforms import innermost, is_tracing, is_transforming, outside_transforms
 from .._declare._reads import join
 from .._declare._tree import Node
 from .._errors import DeclarationError
@@ -145,7 +146,7 @@ def _parameters(net: nn.Module, copy: nn.Module) -> Iterator[Tensor]:
     """The parameters of ``net`` in their order, as they are in its copy."""
     for name, _ in net.named_parameters():
         inner, _, last = name.rpartition(".")
-        value = copy.get_submodule(inner)._parameters[last]
+        value = parameters_of(copy.get_submodule(inner))[last]
         if value is not None:
             yield value
 

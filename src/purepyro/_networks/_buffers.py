@@ -8,8 +8,9 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from .._compat._functorch import plain
-from .._compat._pyro import as_they_are
+from .._compat._function_modes import as_they_are
+from .._compat._modules import buffers_of, version_of
+from .._compat._transforms import plain
 from .._core._types import State
 from .._errors import MissingNameError, MutationError, ShapeError, describe, near
 
@@ -30,16 +31,16 @@ class _Kept:
     def now(self) -> Tensor:
         if self.after is not None:
             return self.after
-        held = self.owner._buffers.get(self.name)
+        held = buffers_of(self.owner).get(self.name)
         return self.tensor if held is None or held is self.original else held
 
     def finish(self) -> None:
         self.after = self.now()
-        if self.borrowed and self.owner._buffers.get(self.name) is not self.original:
-            self.owner._buffers[self.name] = self.original
+        if self.borrowed and buffers_of(self.owner).get(self.name) is not self.original:
+            buffers_of(self.owner)[self.name] = self.original
 
     def changed(self) -> bool:
-        if self.now() is not self.tensor or self.tensor._version != self.version:
+        if self.now() is not self.tensor or version_of(self.tensor) != self.version:
             return True
         # torch.nn.functional.batch_norm changes its statistics and leaves no new version.
         start, now = plain(self.start), plain(self.tensor)
@@ -109,7 +110,7 @@ class Buffers:
         start = self._start(path, own)
         with as_they_are():
             copy = start.clone()
-        self._kept[path] = _Kept(owner, name, own, copy, copy._version, start, borrowed)
+        self._kept[path] = _Kept(owner, name, own, copy, version_of(copy), start, borrowed)
         return copy
 
     def now(self) -> State:

@@ -17,10 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._compat._modules import (
+    BUFFERS,
+    CHILDREN,
+    PARAMETERS,
+    buffers_of,
+    children_of,
+    forget_compiled,
+    parameters_of,
+    renew_flat_weights,
+)
 from .._errors import DeclarationError
 
 # Attributes of every module that are copied by themselves, or bind nothing.
-_OWN = frozenset({"_parameters", "_buffers", "_modules"})
+_OWN = frozenset({PARAMETERS, BUFFERS, CHILDREN})
 _OFTEN_EMPTY = frozenset({dict, OrderedDict, list, tuple, set})
 _PLAIN = frozenset({bool, int, float, str, type(None), Tensor, nn.Parameter, torch.Size, type})
 
@@ -47,14 +57,12 @@ def swap(copy: nn.Module, tensors: Mapping[int, Tensor]) -> None:
         tensors: For the ``id`` of a parameter or buffer that it holds, the tensor in its place.
     """
     for module in copy.modules():
-        for kind in ("_parameters", "_buffers"):
+        for kind in (PARAMETERS, BUFFERS):
             # Not by setattr: nn.Module would refuse plain tensors in place of parameters.
             own: dict[str, Tensor | None] = module.__dict__[kind]
             own.update({n: tensors[id(t)] for n, t in own.items() if id(t) in tensors})
         if isinstance(module, nn.RNNBase):
-            # RNNs compute with this list, not with their parameters.
-            names = module._flat_weights_names
-            module.__dict__["_flat_weights"] = [module._parameters.get(name) for name in names]
+            renew_flat_weights(module)
 
 
 def refuse_script(net: nn.Module) -> None:
@@ -74,18 +82,10 @@ def refuse_script(net: nn.Module) -> None:
             )
 
 
-def forget_compiled(net: nn.Module) -> None:
+def let_run_as_written(net: nn.Module) -> None:
     """Let a network run as it was written: compiled code reads the tensors of the original."""
     for part in net.modules():
-        _forget_compiled(part.__dict__)
-
-
-def _forget_compiled(own: dict[str, Any]) -> None:
-    if own.get("_compiled_call_impl") is not None:
-        own["_compiled_call_impl"] = None
-    inner = own.get("_modules", {}).get("_orig_mod")
-    if inner is not None and "dynamo_ctx" in own:  # what torch.compile(net) returns
-        own["forward"] = inner
+        forget_compiled(part.__dict__)
 
 
 def _copy(net: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
@@ -93,10 +93,11 @@ def _copy(net: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
         return done[id(net)]
     copy = done[id(net)] = object.__new__(type(net))
     copy.__dict__.update(net.__dict__)
-    copy.__dict__["_parameters"] = dict(net._parameters)
-    copy.__dict__["_buffers"] = dict(net._buffers)
-    copy.__dict__["_modules"] = {
-        name: child if child is None else _copy(child, done) for name, child in net._modules.items()
+    copy.__dict__[PARAMETERS] = dict(parameters_of(net))
+    copy.__dict__[BUFFERS] = dict(buffers_of(net))
+    copy.__dict__[CHILDREN] = {
+        name: child if child is None else _copy(child, done)
+        for name, child in children_of(net).items()
     }
     return copy
 
@@ -104,7 +105,7 @@ def _copy(net: nn.Module, done: dict[int, nn.Module]) -> nn.Module:
 def _rebind(copy: nn.Module, copies: Mapping[int, nn.Module]) -> None:
     """Bind to the copies what an attribute of the copy binds to the originals."""
     own = copy.__dict__
-    _forget_compiled(own)
+    forget_compiled(own)
     for name, value in list(own.items()):
         kind = type(value)
         if kind in _PLAIN or (kind in _OFTEN_EMPTY and not value) or name in _OWN:

@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 from torch.distributions import Transform
 
+from .._compat._distributions import keeps_cache
+
 _CONTAINERS = (dict, list, set)
 
 
@@ -80,7 +82,7 @@ def _caching(value: object, seen: set[int]) -> Iterator[Transform]:
             yield from _caching(item, seen)
     elif isinstance(value, Transform) and id(value) not in seen:
         seen.add(id(value))
-        if getattr(value, "_cache_size", 0):
+        if keeps_cache(value):
             yield value
         for part in vars(value).values():
             yield from _caching(part, seen)

@@ -20,7 +20,8 @@ from torch.distributions import Distribution, Transform
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 
-from .._compat._pyro import innermost, is_checkpointed
+from .._compat._modules import children_of, is_checkpointed, parameters_of
+from .._compat._transforms import innermost
 from .._core._trees import tensors_in
 from .._errors import DeclarationError, MissingNameError, describe
 from ..random import Key
@@ -330,7 +331,7 @@ def _found_in(value: object, parameter: Tensor, path: str, depth: int = 4) -> st
     elif isinstance(value, (list, tuple, set)):
         parts = ((f"{path}[{i}]", part) for i, part in enumerate(value))
     elif isinstance(value, nn.Module):
-        own = {**value._parameters, **value._modules}
+        own = {**parameters_of(value), **children_of(value)}
         own |= {n: v for n, v in vars(value).items() if not n.startswith("_")}
         parts = ((f"{path}.{name}" if path else name, part) for name, part in own.items())
     found = (_found_in(part, parameter, where, depth - 1) for where, part in parts)

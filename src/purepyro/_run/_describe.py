@@ -13,8 +13,8 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, transform_to
 
-from .._compat._isolation import intact
-from .._compat._pyro import concretely
+from .._compat._thread_state import intact
+from .._compat._transforms import concretely
 from .._declare._bind import bind
 from .._declare._fields import Field, PyroParam
 from .._declare._module import Module
@@ -23,8 +23,9 @@ from .._declare._tree import Node, nodes
 from .._errors import DeclarationError
 from .._errors import describe as shown
 from ..random import key
-from ._execute import Outcome, Setting, as_model, execute, root_of
+from ._execute import RunConfig, RunResult, as_model, execute
 from ._init import initial
+from ._session import root_of
 from ._sites import Site
 
 Role: TypeAlias = Literal["learnable", "random", "frozen", "deterministic", "observed"]
@@ -161,7 +162,7 @@ def describe(
     return Description(tuple(entries.values()))
 
 
-def _of_run(outcome: Outcome[object]) -> Iterator[Entry]:
+def _of_run(outcome: RunResult[object]) -> Iterator[Entry]:
     """What the sites and parameters of one run are."""
     for name, value in outcome.params.items():
         constrained = transform_to(outcome.constraints[name])(value)
@@ -190,8 +191,8 @@ def _static(root: Node) -> Iterator[Entry]:
     """What is known of a Module before it runs."""
     values: dict[str, Tensor] = {}
     with concretely(), torch.no_grad():
-        outcome: Outcome[None] = execute(
-            lambda: _read_all(root, values), key(0), (), {}, Setting(collect=True)
+        outcome: RunResult[None] = execute(
+            lambda: _read_all(root, values), key(0), (), {}, RunConfig(collect=True)
         )
     return _entries(root, values, outcome)
 
@@ -207,7 +208,7 @@ def _read_all(root: Node, values: dict[str, Tensor]) -> None:
                     continue
 
 
-def _entries(root: Node, values: Mapping[str, Tensor], outcome: Outcome[None]) -> Iterator[Entry]:
+def _entries(root: Node, values: Mapping[str, Tensor], outcome: RunResult[None]) -> Iterator[Entry]:
     seen: set[str] = set()
     for path, node in nodes(root):
         if isinstance(node, nn.Module):
@@ -220,14 +221,14 @@ def _entries(root: Node, values: Mapping[str, Tensor], outcome: Outcome[None]) -
                 yield entry
 
 
-def _of_network(path: str, net: nn.Module, outcome: Outcome[None]) -> Iterator[Entry]:
+def _of_network(path: str, net: nn.Module, outcome: RunResult[None]) -> Iterator[Entry]:
     for name, parameter in net.named_parameters():
         full = join(path, name)
         yield _entry(full, tuple(parameter.shape), outcome, otherwise="frozen")
 
 
 def _of_module(
-    path: str, node: Node, values: Mapping[str, Tensor], outcome: Outcome[None]
+    path: str, node: Node, values: Mapping[str, Tensor], outcome: RunResult[None]
 ) -> Iterator[Entry]:
     overrides: Mapping[str, Field[Any]] = node.__dict__.get(OVERRIDES, {})
     declared = type(node).__declarations__ if isinstance(node, Module) else {}
@@ -239,7 +240,7 @@ def _of_module(
 
 
 def _entry(
-    path: str, shape: tuple[int, ...] | None, outcome: Outcome[None], *, otherwise: Role
+    path: str, shape: tuple[int, ...] | None, outcome: RunResult[None], *, otherwise: Role
 ) -> Entry:
     site: Site | None = outcome.sites.get(path)
     if path in outcome.params:

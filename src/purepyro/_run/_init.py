@@ -12,8 +12,7 @@ import torch
 from torch.distributions import transform_to
 from torch.distributions.constraints import Constraint
 
-from .._compat._functorch import plain
-from .._compat._pyro import concretely
+from .._compat._transforms import concretely, plain
 from .._core._types import Params, Values
 from .._declare._bind import bind
 from .._declare._fields import Field, PyroParam
@@ -23,8 +22,10 @@ from .._declare._tree import Node, nodes
 from .._errors import MissingNameError, SupportError, UnknownNameError, describe, near
 from ..random import Key, key
 from ..random._reuse import consume
-from ._execute import Call, Joint, Outcome, Setting, as_model, execute, jointly, root_of
-from ._handler import check_param
+from ._execute import RunConfig, RunResult, as_model, execute
+from ._pairs import session_of
+from ._session import Call, root_of
+from ._value_checks import check_param
 
 P = ParamSpec("P")
 
@@ -88,7 +89,7 @@ def initial(
     *,
     beside: Callable[..., object] | None = None,
     elsewhere: Values = MappingProxyType({}),
-) -> Outcome[object]:
+) -> RunResult[object]:
     """A run that collects parameters: the declared ones, then those of running the model.
 
     Args:
@@ -103,19 +104,17 @@ def initial(
     params: Params = {}
     constraints: dict[str, Constraint] = {}
     if root is not None:
-        of_fields: Outcome[object] = execute(
-            lambda: _read_declared(root), key, (), {}, Setting(collect=True)
+        of_fields: RunResult[object] = execute(
+            lambda: _read_declared(root), key, (), {}, RunConfig(collect=True)
         )
         if not (type(root).starts_by_running or args or kwargs):
             return of_fields
         params, constraints = of_fields.params, of_fields.constraints
-    setting = Setting(params=params, collect=True, elsewhere=elsewhere)
+    config = RunConfig(params=params, collect=True, elsewhere=elsewhere)
     models = (model,) if beside is None else (model, beside)
 
-    def collected(joint: Joint) -> Outcome[object]:
-        return execute(model, key, args, kwargs, setting, joint)
-
-    outcome = jointly(models, Call(key, args, kwargs, params), collected)
+    with (session := session_of(models, Call(key, args, kwargs, params))), session:
+        outcome = execute(model, key, args, kwargs, config, session)
     return attrs.evolve(outcome, constraints={**constraints, **outcome.constraints})
 
 
@@ -190,7 +189,7 @@ def declared(root: Node) -> dict[str, Spec]:
     specs = _SPECS.get(root)
     if specs is None:
         with concretely():
-            outcome = execute(lambda: _read_declared(root), key(0), (), {}, Setting(collect=True))
+            outcome = execute(lambda: _read_declared(root), key(0), (), {}, RunConfig(collect=True))
         specs = _SPECS[root] = {
             name: Spec(value.shape, value.dtype, outcome.constraints[name])
             for name, value in outcome.params.items()

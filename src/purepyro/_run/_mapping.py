@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import attrs
 import torch
 
-from .._compat._isolation import intact
-from .._compat._pyro import is_mapped
+from .._compat._thread_state import intact
+from .._compat._transforms import is_mapped
 from .._core._trees import mapped, named_leaves
 from .._core._user_code import line_of
 from .._errors import DeclarationError, PurepyroError, ShapeError, VmapError, describe, near
@@ -84,23 +85,40 @@ def _different(first: dict[str, str], other: dict[str, str], i: int, what: str) 
     )
 
 
-@contextmanager
-def explained(owner: str | None = None) -> Iterator[None]:
+def explained(owner: str | None = None) -> AbstractContextManager[None]:
     """A stretch of code that runs under ``vmap``, and says what was refused there.
 
     Args:
         owner: What has the ``map`` that is the way out; ``None``: a vmap of the user's own.
     """
-    try:
-        yield
-    except VmapError as error:  # of a run within, which did not know whose the vmap is
-        if owner is None or error.owner is not None or error.__cause__ is None:
-            raise
-        raise _refusal(error.__cause__, owner) from error.__cause__
-    except (RuntimeError, ValueError) as error:
-        if (not is_mapped() and owner is None) or _why(error) is None:
-            raise
-        raise _refusal(error, owner) from error
+    return _Explained(owner)
+
+
+class _Explained(AbstractContextManager[None]):
+    __slots__ = ("_owner",)
+
+    def __init__(self, owner: str | None) -> None:
+        self._owner = owner
+
+    def __enter__(self) -> None:
+        """Nothing."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        owner = self._owner
+        if isinstance(error, VmapError):  # of a run within, which did not know whose the vmap is
+            if owner is not None and error.owner is None and error.__cause__ is not None:
+                raise _refusal(error.__cause__, owner) from error.__cause__
+        elif (
+            isinstance(error, RuntimeError | ValueError)
+            and (owner is not None or is_mapped())
+            and _why(error) is not None
+        ):
+            raise _refusal(error, owner) from error
 
 
 def _refusal(error: BaseException, owner: str | None) -> VmapError:

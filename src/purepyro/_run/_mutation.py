@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from .._compat._modules import version_of
 from .._core._trees import tensors_in
 from .._errors import MutationError, describe
 
@@ -20,7 +21,7 @@ class Inputs:
         groups += [(f"argument {i}", arg) for i, arg in enumerate(args)]
         groups += [(f"argument {name!r}", arg) for name, arg in kwargs.items()]
         self._before = [
-            (name, tensor, tensor._version)
+            (name, tensor, version_of(tensor))
             for name, tree in groups
             for tensor in tensors_in(tree)
             if not tensor.is_inference()  # those keep no version
@@ -33,7 +34,7 @@ class Inputs:
             MutationError: naming the first input that was changed.
         """
         for name, tensor, version in self._before:
-            if tensor._version != version:
+            if version_of(tensor) != version:
                 raise MutationError(
                     f"The model changed {name} ({describe(tensor)}) in place. A run is a pure "
                     "function of its inputs; the next one would start from other numbers. Write "

@@ -14,7 +14,7 @@ from torch.distributions import Distribution, Independent, constraints
 from torch.distributions.constraints import Constraint
 from torch.distributions.utils import lazy_property
 
-from .._compat._pyro import holds_for_all, is_off
+from .._compat._distributions import holds_for_all, is_off
 from .._errors import SupportError, describe
 
 

@@ -10,8 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._compat._isolation import intact
-from .._compat._pyro import is_transforming
+from .._compat._thread_state import intact
+from .._compat._transforms import is_transforming
 from .._compile._jit import jit
 from .._errors import PurepyroError, ShapeError, TraceError
 from ..ensemble._failed import without_checks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._compat._functorch import plain
+from .._compat._transforms import plain
 from .._core._whole_numbers import whole
 from .._errors import DtypeError, ShapeError, SupportError, describe
 

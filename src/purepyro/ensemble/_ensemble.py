@@ -9,8 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._compat._isolation import intact
-from .._compat._pyro import is_transforming
+from .._compat._thread_state import intact
+from .._compat._transforms import is_transforming
 from .._compile.scan._scan import Loop
 from .._core._pickling import Carried
 from .._core._trees import leaves_of, mapped

@@ -9,15 +9,20 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._compat._pyro import log_prob, scale_and_mask
+from .._compat._distributions import log_prob, scale_and_mask
 from .._core._pickling import Carried
 from .._core._types import Values
 from .._core._whole_numbers import as_int, as_int_or_none
 from .._errors import MissingNameError, ShapeError, UnknownNameError, describe, near
 from .._run._mapping import How, along_first, check_how, explained, over
 from .._run._sites import Site
-from ..infer.losses._elbo import check_chunk_size, check_num_particles, feeds_model
-from ..infer.losses._model_and_guide import Both, BufferFlow, Pair
+from ..infer.losses._elbo import check_chunk_size, check_num_particles
+from ..infer.losses._model_and_guide import (
+    BufferFlow,
+    ModelGuidePair,
+    PairSession,
+    values_for_model,
+)
 from ..random import Key, fold_in, split
 from ..random._reuse import consume, unchecked
 from ._distribution import cdf, class_probabilities, moments
@@ -168,12 +173,10 @@ class EnsemblePredictive(Carried, Generic[P]):
             model, guide = (
                 (self.model, self.guide) if self.pair_of is None else self.pair_of(members)
             )
-            pair = Pair(model, guide, params, args, kwargs)
-            return pair.together(
-                Key(key),
-                lambda both: read(self._site(both, Key(key), guided=guide is not None)),
-                BufferFlow(buffers or None, frozen=True),
-            )
+            pair = ModelGuidePair(model, guide, params, args, kwargs)
+            flow = BufferFlow(buffers or None, frozen=True)
+            with (session := PairSession(pair, Key(key), flow)), session:
+                return read(self._site(session, Key(key), guided=guide is not None))
 
         runs = count * draws
         all_members: Member = (dict(self.params), self.members, dict(self.buffers or {}))
@@ -189,14 +192,13 @@ class EnsemblePredictive(Carried, Generic[P]):
             parts.append(over(one, inputs, len(index), how=self.map, chunk_size=None, what=_WHAT))
         return joined(parts)
 
-    def _site(self, both: Both, key: Key, *, guided: bool) -> Site:
+    def _site(self, session: PairSession, key: Key, *, guided: bool) -> Site:
         """The site to predict, in one run of the guide and the model."""
         values: dict[str, Tensor] = {}
         if guided:
-            drawn = both.run_guide(key).sites
-            values = {name: site.value for name, site in drawn.items() if feeds_model(site)}
+            values = values_for_model(session.run_guide(key).sites)
         # A key of its own: the guide's draws must not come back at sites it has no part in.
-        sites = both.run_model(fold_in(key, 0), values).sites
+        sites = session.run_model(fold_in(key, 0), values).sites
         found = self._chosen(sites, values)
         others = [
             name

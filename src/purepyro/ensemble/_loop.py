@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from .._compat._pyro import is_transforming
+from .._compat._transforms import is_transforming
 from .._compile.scan._scan import Block, Loop
 from .._errors import OutOfRangeError
 from ..infer.svi._progress import Progress, not_compiled

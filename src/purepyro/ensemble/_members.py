@@ -8,7 +8,7 @@ from typing import TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from .._compat._pyro import is_transforming
+from .._compat._transforms import is_transforming
 from .._core._trees import leaves_of, mapped, named_leaves
 from .._core._whole_numbers import whole
 from .._errors import DeclarationError, DtypeError, ShapeError, UnknownNameError, describe

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._compat._function_modes import quiet
-from .._compat._functorch import outside_transforms, plain, readable
+from .._compat._transforms import outside_transforms, plain, readable
 from .._core._whole_numbers import whole
 from .._errors import DtypeError, ShapeError, SupportError, describe
 from ._bits import _host, _philox_operators
@@ -131,6 +131,15 @@ _NO_INTEGER = (
     "`data` is {}. What is folded into a key is an integer, as its place in the key's stream. "
     "Count the uses, `random.fold_in(key, i)`, or hash a name, `random.name_key(key, name)`."
 )
+
+
+def words_of(key: Key) -> tuple[int, int] | None:
+    """The two words of a single key, if they can be read here and now."""
+    pairs = readable(key)
+    if pairs is None:
+        return None
+    seed, offset = pairs[0].tolist()
+    return seed, offset
 
 
 def fold_in_integer(key: Key, data: int) -> Key:

@@ -6,13 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, Self, TypeAlias, TypeVar
 
-from torch._C import (
-    _len_torch_function_stack,
-    _pop_torch_function_stack,
-    _push_on_torch_function_stack,
-)
 from torch.overrides import TorchFunctionMode
 
+from .._compat._function_modes import mode_depth, pop_modes, push_mode
 from .._compat._innermost import INNERMOST
 from ._batch_invariant import STEADY
 from ._key import Key, check_key
@@ -47,11 +43,11 @@ class KeyedRandom(TorchFunctionMode):
         self._outer: list[tuple[TorchFunctionMode | None, int]] = []
 
     def __enter__(self) -> Self:
-        outer = INNERMOST.mode, _len_torch_function_stack()
+        outer = INNERMOST.mode, mode_depth()
         try:
             self._outer.append(outer)
             INNERMOST.mode = self
-            _push_on_torch_function_stack(self)
+            push_mode(self)
         except BaseException:  # an interrupt: there will be no end of the block
             self._leave(outer)
             raise
@@ -61,8 +57,7 @@ class KeyedRandom(TorchFunctionMode):
         self._leave(self._outer[-1])
 
     def _leave(self, outer: tuple[TorchFunctionMode | None, int]) -> None:
-        while _len_torch_function_stack() > outer[1]:
-            _pop_torch_function_stack()
+        pop_modes(outer[1])
         INNERMOST.mode = outer[0]
         if self._outer and self._outer[-1] is outer:
             self._outer.pop()
@@ -131,21 +126,33 @@ def keyed(key: Key) -> KeyedRandom:
     return KeyedRandom(checked)
 
 
-def draw(key: Key, fn: Callable[[], T]) -> T:
-    """What `fn()` returns when its random calls draw from `key`.
+class DrawingFrom:
+    """A block whose random calls draw from `source`.
 
-    As `keyed` without its overhead: a mode that is on already is pointed at `key` for the time.
+    As `keyed` without its overhead: a mode that is on already is pointed at `source` for the time.
     """
-    mode = INNERMOST.mode
-    if not isinstance(mode, KeyedRandom):
-        with KeyedRandom(key, steady=True):
-            return fn()
-    source, steady = mode.source, mode.steady
-    mode.source, mode.steady = KeySource(key), True
-    try:
-        return fn()
-    finally:
-        mode.source, mode.steady = source, steady
+
+    __slots__ = ("_before", "_mode", "_source")
+
+    def __init__(self, source: KeySource) -> None:
+        self._source = source
+
+    def __enter__(self) -> None:
+        mode = INNERMOST.mode
+        if isinstance(mode, KeyedRandom):
+            self._before: tuple[KeySource, bool] | None = mode.source, mode.steady
+            self._mode = mode
+            mode.source, mode.steady = self._source, True
+        else:
+            self._before = None
+            self._mode = KeyedRandom(self._source.key, steady=True)
+            self._mode.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        if self._before is None:
+            self._mode.__exit__(*error)
+        else:
+            self._mode.source, self._mode.steady = self._before
 
 
 def current_source() -> KeySource:

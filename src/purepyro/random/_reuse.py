@@ -9,7 +9,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-from .._compat._functorch import readable
+from .._compat._transforms import readable
 from .._errors import KeyReuseError
 
 _Used = dict[tuple[int, int], str]

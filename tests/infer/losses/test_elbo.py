@@ -20,7 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from models import regression, regression_data
 from purepyro import PurepyroError, init, random, trace
-from purepyro._compat._pyro import Msg
+from purepyro._compat._messages import Msg
 from purepyro._errors import DeclarationError, DtypeError, ShapeError
 from purepyro.infer import (
     ELBO,

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from purepyro import Module, PyroParam, constrain, init, random, trace
-from purepyro._compat._pyro import Msg
+from purepyro._compat._messages import Msg
 from purepyro._errors import DeclarationError, MissingNameError, ShapeError, UnknownNameError
 from purepyro.infer import SVI, AutoNormal, SVIState, Trace_ELBO, TraceEnum_ELBO
 

@@ -18,7 +18,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from purepyro import Module, PyroParam, init, random, trace
-from purepyro._compat._pyro import Msg
+from purepyro._compat._messages import Msg
 from purepyro._errors import DeclarationError
 from purepyro.infer import SVI, Trace_ELBO, TraceGraph_ELBO
 from purepyro.infer.losses._provenance import Provenance

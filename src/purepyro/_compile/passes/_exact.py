@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx
 
-from ..._compat._tracing import aten, value_of
+from ..._compat._tracing import TO_COPY, aten, value_of
 
 Operand: TypeAlias = fx.Node | float
 
@@ -88,8 +88,8 @@ def _rest(call: Call, above: fx.Node, below: fx.Node, value: Tensor) -> fx.Node:
     """
     if value.dtype is torch.float64:
         return call(aten.fmod.Tensor, above, below)
-    doubles = (call(aten._to_copy.default, each, dtype=torch.float64) for each in (above, below))
-    return call(aten._to_copy.default, call(aten.fmod.Tensor, *doubles), dtype=torch.float32)
+    doubles = (call(TO_COPY, each, dtype=torch.float64) for each in (above, below))
+    return call(TO_COPY, call(aten.fmod.Tensor, *doubles), dtype=torch.float32)
 
 
 def _floor_quotient(call: Call, node: fx.Node) -> fx.Node | None:
@@ -183,12 +183,12 @@ def _wide(call: Call, arg: object, value: Tensor) -> fx.Node:
         return call(aten.scalar_tensor.default, arg, dtype=kind, device=value.device)
     if value_of(arg).dtype is kind:
         return arg
-    return call(aten._to_copy.default, arg, dtype=kind)
+    return call(TO_COPY, arg, dtype=kind)
 
 
 def _narrow(call: Call, found: fx.Node, value: Tensor) -> fx.Node:
     if value.dtype.itemsize < 4:
-        return call(aten._to_copy.default, found, dtype=value.dtype)
+        return call(TO_COPY, found, dtype=value.dtype)
     return found
 
 

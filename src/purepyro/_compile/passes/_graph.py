@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, fx, nn
 
-from ..._compat._tracing import aten, held_by, is_view
+from ..._compat._tracing import TO_COPY, aten, held_by, is_view
 
 # For each node of an old graph the new one.
 Env: TypeAlias = dict[fx.Node, fx.Node]
@@ -163,4 +163,4 @@ def on_device(builder: Builder, node: fx.Node, like: Tensor) -> fx.Node:
     """A 0-d tensor of the CPU on the device of ``like``."""
     if like.device.type == "cpu":
         return node
-    return builder.call(aten._to_copy.default, node, device=like.device)
+    return builder.call(TO_COPY, node, device=like.device)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..._compat._tracing import aten, is_pointwise, value_of
+from ..._compat._tracing import UNSAFE_VIEW, aten, is_pointwise, value_of
 from ._graph import Builder, needed_by
 
 # Views that keep the order of the numbers.
@@ -24,7 +24,7 @@ _RESHAPES = frozenset(
     {
         aten.view.default,
         aten.reshape.default,
-        aten._unsafe_view.default,
+        UNSAFE_VIEW,
         aten.unsqueeze.default,
         aten.squeeze.dim,
         aten.squeeze.default,

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, fx
 
-from ..._compat._tracing import aten, value_of
+from ..._compat._tracing import aten, operator_name, value_of
 
 # The smallest and the largest number, both included.
 Bounds: TypeAlias = tuple[int, int]
@@ -96,9 +96,7 @@ def _found(node: fx.Node, known: dict[fx.Node, Bounds | None]) -> Bounds | None:
 
 
 def _name(node: fx.Node) -> str:
-    target: Any = node.target
-    schema = getattr(target, "_schema", None)
-    return "" if schema is None else str(schema.name).partition("::")[2]
+    return operator_name(node.target)
 
 
 def _one_of_many(node: fx.Node, known: dict[fx.Node, Bounds | None]) -> Bounds | None:

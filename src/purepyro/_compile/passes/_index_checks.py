@@ -19,7 +19,7 @@ import attrs
 import torch
 from torch import Tensor, fx
 
-from ..._compat._tracing import aten, value_of
+from ..._compat._tracing import TO_COPY, aten, schema_of, value_of
 from ..._errors import OutOfRangeError
 from .._source_lines import plain_name
 from ._graph import outputs_of
@@ -130,7 +130,7 @@ def _first(graph: fx.Graph, numbers: Sequence[fx.Node]) -> fx.Node:
         device = value_of(total).device
         for number in others:
             if value_of(number).device != device:
-                number = _call(graph, aten._to_copy.default, number, device=device)
+                number = _call(graph, TO_COPY, number, device=device)
             clear = _call(graph, aten.eq.Scalar, total, 0, dtype=torch.bool)
             total = _call(graph, aten.where.self, clear, number, total, dtype=torch.int64)
     return total
@@ -216,14 +216,14 @@ class _Writer:
         """The largest or the smallest index, as far as it can be told."""
         found = _call(self._graph, operator, given)
         found.meta["val"] = value_of(given).new_empty(())
-        wide = _call(self._graph, aten._to_copy.default, found, dtype=torch.int64)
+        wide = _call(self._graph, TO_COPY, found, dtype=torch.int64)
         return _call(self._graph, aten.clamp.default, wide, -_LARGEST, _LARGEST)
 
     def _replace(self, node: fx.Node, old: fx.Node, new: fx.Node) -> None:
         """Let an operator take another index; where it takes it as data too, that stays."""
         schema: Any = node.target
         args, kwargs = list(node.args), dict(node.kwargs)
-        for place, argument in enumerate(schema._schema.arguments):
+        for place, argument in enumerate(schema_of(schema).arguments):
             if argument.name not in _ARGUMENTS:
                 continue
             if place < len(args):
@@ -245,7 +245,7 @@ def _call(graph: fx.Graph, operator: Callable[..., object], *args: Any, **kwargs
     first: Any = next(arg for arg in args if isinstance(arg, fx.Node))
     like = value_of(first)
     dtype = kwargs.get("dtype", like.dtype)
-    own = {} if operator is not aten._to_copy.default else kwargs
+    own = {} if operator is not TO_COPY else kwargs
     node = graph.call_function(operator, args, own)
     node.meta["val"] = torch.empty_like(like, dtype=dtype, device=kwargs.get("device"))
     return node
@@ -254,7 +254,7 @@ def _call(graph: fx.Graph, operator: Callable[..., object], *args: Any, **kwargs
 def _given(node: fx.Node, name: str) -> Argument:
     """An argument of an operator, by its name."""
     target: Any = node.target
-    for place, argument in enumerate(target._schema.arguments):
+    for place, argument in enumerate(schema_of(target).arguments):
         if argument.name == name and place < len(node.args):
             return node.args[place]
     return node.kwargs.get(name)

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import fx
 
-from ..._compat._tracing import aten, value_of
+from ..._compat._tracing import LINALG_CHECK, aten, value_of
 
 
 def without_checks(graph: fx.Graph) -> None:
     """Replace the checks of linear algebra by nan where there is no result."""
     for node in list(graph.nodes):
-        if node.target is not aten._linalg_check_errors.default:
+        if node.target is not LINALG_CHECK:
             continue
         info: Any = node.args[0]
         if info.target is getitem:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
-from ..._compat._tracing import aten, value_of
+from ..._compat._tracing import UNSAFE_VIEW, aten, value_of
 from ...random._bits._philox_operators import FIRST, OPERATOR
 from ._graph import Builder, Env, in_order, outputs_of
 from ._horizontal import Joiner
@@ -36,7 +36,7 @@ _VIEWS = frozenset(
         aten.transpose.int,
         aten.unsqueeze.default,
         aten.view.default,
-        aten._unsafe_view.default,
+        UNSAFE_VIEW,
     }
 )
 # Of numbers: it is not looked at where those of larger tensors lie.

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from ..._compat._tracing import aten, is_pointwise, value_of
+from ..._compat._tracing import UNSAFE_VIEW, aten, is_pointwise, value_of
 from ._materialize import KEPT
 
 # Numbers in a vector; processors with shorter ones lose little by counting so.
@@ -67,9 +67,7 @@ def _operands(node: fx.Node) -> tuple[fx.Node, fx.Node]:
 
 
 # Which change nothing where the shape stays the same.
-_SAME = frozenset(
-    {aten.view.default, aten.expand.default, aten._unsafe_view.default, aten.reshape.default}
-)
+_SAME = frozenset({aten.view.default, aten.expand.default, UNSAFE_VIEW, aten.reshape.default})
 
 
 def _is_tall(value: Tensor) -> bool:

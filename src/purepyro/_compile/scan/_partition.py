@@ -17,7 +17,7 @@ import attrs
 import torch
 from torch import Tensor, fx
 
-from ..._compat._tracing import aten, is_view, value_of
+from ..._compat._tracing import TO_COPY, aten, is_view, value_of
 from ..passes._graph import Builder, Env, in_order, inputs_of, needed_by, outputs_of
 from ..passes._horizontal import Joiner
 from ..passes._horizontal_sums import join_sums
@@ -229,7 +229,7 @@ def _counts(before: fx.Node, after: fx.Node) -> bool:
 
 def _is_one_unless_full(one: fx.Node, counter: fx.Node) -> bool:
     """``(counter != largest).to(int64)``: one, for all counts that a loop will ever reach."""
-    if one.target is not aten._to_copy.default:
+    if one.target is not TO_COPY:
         return False
     test: Any = one.args[0]
     return bool(test.target is aten.ne.Scalar and test.args[0] is counter and test.args[1] >= 2**31)

@@ -10,7 +10,7 @@ import pyro.distributions as dist
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ..._compat._pyro import OWN_MASK
+from ..._compat._messages import OWN_MASK
 from ..._declare._fields import static
 from ._init_locs import Start
 from ._initialization import Initializer, init_to_median

@@ -15,7 +15,7 @@ from pyro.distributions.transforms import affine_autoregressive, iterated
 from torch import Tensor, nn
 from torch.distributions import AffineTransform, Transform
 
-from ..._compat._functorch import outside_transforms
+from ..._compat._transforms import outside_transforms
 from ..._core._lazy import Lazy
 from ..._core._trees import tensors_in
 from ..._declare._fields import static

@@ -12,7 +12,7 @@ from ..._core._types import Values
 from ..._declare._module import Module
 from ..._declare._reads import BINDING, Binding, join
 from ..._errors import SupportError, describe
-from ..._run._execute import Setting, execute
+from ..._run._execute import RunConfig, execute
 from ...random import Key, key
 from ...random._reuse import consume
 
@@ -88,8 +88,8 @@ class AutoGuide(Module, Generic[P]):
                 f"The quantiles are {describe(quantiles)}. A quantile's level is a probability, so "
                 "they must be a list of numbers between 0 and 1, for example [0.05, 0.5, 0.95]."
             )
-        setting = Setting(params=params)
-        return execute(self.quantiles_in_run, key(0), (levels, *args), kwargs, setting).result
+        config = RunConfig(params=params)
+        return execute(self.quantiles_in_run, key(0), (levels, *args), kwargs, config).result
 
     def sample_posterior(
         self, params: Values, key: Key, /, *args: P.args, **kwargs: P.kwargs
@@ -103,7 +103,7 @@ class AutoGuide(Module, Generic[P]):
             **kwargs: The same, by name.
         """
         consume(key, "sample_posterior")
-        return execute(self.forward, key, args, kwargs, Setting(params=params)).result
+        return execute(self.forward, key, args, kwargs, RunConfig(params=params)).result
 
     def path_of(self, name: str) -> str:
         """The name that a parameter or an auxiliary site of this guide has in the run."""

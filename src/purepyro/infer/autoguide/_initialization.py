@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import Independent, biject_to
 from torch.distributions.constraints import Constraint
 
-from ..._compat._functorch import plain
+from ..._compat._transforms import plain
 from ..._core._types import Values
 from ..._errors import MissingNameError, UnsupportedDistributionError, near
 from ...random import Key, uniform

@@ -12,7 +12,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-from ..._compat._pyro import OWN_MASK
+from ..._compat._messages import OWN_MASK
 from ..._errors import DeclarationError, ShapeError, describe
 from ._init_locs import Start
 from ._latents import Latent

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ..._compat._distributions import IS_ALL_TRUE
 from ..._core._trees import tensors_in
 
 _AUGMENTED = re.compile("__i(add|sub|mul|truediv|floordiv|mod|pow|and|or|xor|lshift|rshift)__")
@@ -53,7 +54,7 @@ class Constants(TorchFunctionMode):
         constant = all(id(tensor) in self._made for tensor in given)
         result: object = func(*args, **(kwargs or {}))
         name = str(getattr(func, "__name__", ""))
-        if name == "_is_all_true":
+        if func is IS_ALL_TRUE:
             # Whether the parameters of a distribution are legal decides about an error only.
             self._checks.update((id(tensor), tensor) for tensor in tensors_in(result))
         elif constant:

@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
-from ..._compat._pyro import indices_of
+from ..._compat._plates import indices_of
 from ..._declare._fields import static
-from ..._declare._reads import GIVEN
 from ..._errors import DeclarationError
+from ..._networks._run_context import given_params
 from ._guide import AutoGuide
 from ._init_locs import Start
 from ._initialization import Initializer, init_to_feasible
@@ -61,7 +61,7 @@ class ModelGuide(AutoGuide[P]):
         Raises:
             DeclarationError: if one of them cannot be fitted.
         """
-        given, plates = GIVEN.get(), PlatesOfRun()
+        given, plates = given_params(), PlatesOfRun()
         prototype = self._prototypes.of(self.model, args, kwargs)
         latents, rows = prototype.latents, {}
         if not prototype.fixed:
@@ -89,7 +89,7 @@ class ModelGuide(AutoGuide[P]):
         event_dim: int | None = None,
     ) -> Tensor:
         """The parameter ``name``; ``like`` says of which shape and dtype it must be."""
-        init = start if GIVEN.get() is None else like
+        init = start if given_params() is None else like
         return pyro.param(self.path_of(name), init, constraint=constraint, event_dim=event_dim)
 
 

@@ -11,7 +11,7 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ..._compat._pyro import OWN_MASK
+from ..._compat._messages import OWN_MASK
 from ..._declare._fields import static
 from ._init_locs import Start
 from ._latents import Latent

@@ -12,7 +12,6 @@ from functools import reduce
 from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import torch
-from opt_einsum import shared_intermediates  # type: ignore[import-untyped]
 from pyro.distributions import (
     Bernoulli,
     BetaBinomial,
@@ -22,12 +21,10 @@ from pyro.distributions import (
     OneHotCategorical,
 )
 from pyro.distributions.util import scale_and_mask
-from pyro.infer import traceenum_elbo
 from pyro.infer.util import compute_site_dice_factor
 from pyro.ops import packed
 from pyro.ops.contract import contract_tensor_tree, contract_to_tensor
 from pyro.ops.einsum.util import Tensordot
-from pyro.ops.rings import LogRing
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.replay_messenger import ReplayMessenger
 from pyro.poutine.trace_messenger import TraceMessenger
@@ -36,17 +33,25 @@ from pyro.poutine.util import prune_subsample_sites
 from pyro.util import check_site_shape, check_traceenum_requirements
 from torch import Tensor
 
-from ..._compat._pyro import Enumeration, both_masks, is_factor, own_mask
+from ..._compat._distributions import both_masks, is_factor, own_mask
+from ..._compat._enumeration import (
+    Enumeration,
+    Tree,
+    enumerated_dim,
+    enumerated_symbol,
+    log_ring,
+    model_factors,
+    plates_of,
+    sharing,
+    symbols_of,
+    symbols_of_dims,
+)
 from ...random import Key
 from ...random._sample import draw_distribution
 
 R = TypeVar("R")
-# A set of symbols of plates, and the packed tensors that live in just these.
-Tree: TypeAlias = "OrderedDict[frozenset[str], list[Any]]"
-
 Marginal: TypeAlias = Bernoulli | Categorical | OneHotCategorical
 
-_PYRO: Any = traceenum_elbo
 _PACKED: Any = packed
 _contract: Any = contract_tensor_tree
 _contract_to_tensor: Any = contract_to_tensor
@@ -81,11 +86,7 @@ class Enumerated:
     @property
     def enumerated(self) -> set[str]:
         """The names of the sites that were enumerated."""
-        return {
-            name
-            for name, node in self._samples()
-            if node["infer"].get("_enumerate_dim") is not None
-        }
+        return {name for name, node in self._samples() if enumerated_dim(node) is not None}
 
     def _samples(self) -> Iterable[tuple[str, Any]]:
         nodes: Any = self.trace.nodes
@@ -161,7 +162,7 @@ def expectations(model: Trace, guide: Trace, counted: Collection[str]) -> Expect
         guide: That of the guide, packed up.
         counted: The names of the guide's sites that count in the bound.
     """
-    costs, log_factors, ordering, sum_dims, scale = _PYRO._compute_model_factors(model, guide)
+    costs, log_factors, ordering, sum_dims, scale = model_factors(model, guide)
     latent = {
         id(node["packed"]["log_prob"])
         for node in _sample_nodes(model)
@@ -199,7 +200,7 @@ def marginals(model: Trace, guide: Trace) -> dict[str, Marginal]:
         guide: That of the guide, packed up.
     """
     factors, sum_dims = _factors(model, guide)
-    with shared_intermediates() as cache:
+    with sharing() as cache:
         return {
             name: _like(node, _logits(model, node, factors, sum_dims, cache))
             for name, node in _summed_out(model, guide)
@@ -218,23 +219,23 @@ def draws(model: Trace, guide: Trace, key_of: Callable[[str], Key]) -> dict[str,
     """
     factors, sum_dims = _factors(model, guide)
     values: dict[str, Tensor] = {}
-    with shared_intermediates() as cache:
+    with sharing() as cache:
         for name, node in _summed_out(model, guide):
             logits = _logits(model, node, factors, sum_dims, cache)
             place = draw_distribution(key_of(name), Categorical(logits=logits))
             values[name] = _at(place, node["fn"])
-            symbol = node["infer"]["_enumerate_symbol"]
-            packed_place = _PACKED.pack(place, node["infer"]["_dim_to_symbol"])
+            symbol = enumerated_symbol(node)
+            packed_place = _PACKED.pack(place, symbols_of_dims(node))
             for terms in factors.values():
                 for i, term in enumerate(terms):
-                    if symbol in term._pyro_dims:
+                    if symbol in symbols_of(term):
                         terms[i] = _PACKED.gather(term, packed_place, symbol)
             sum_dims.discard(symbol)
     return values
 
 
 def _factors(model: Trace, guide: Trace) -> tuple[Tree, set[str]]:
-    _, factors, _, sum_dims, _ = _PYRO._compute_model_factors(model, guide)
+    _, factors, _, sum_dims, _ = model_factors(model, guide)
     return OrderedDict((plates, list(terms)) for plates, terms in factors.items()), set(sum_dims)
 
 
@@ -242,13 +243,14 @@ def _summed_out(model: Trace, guide: Trace) -> list[tuple[str, Any]]:
     return [
         (node["name"], node)
         for node in _sample_nodes(model)
-        if node["name"] not in guide.nodes and node["infer"].get("_enumerate_dim") is not None
+        if node["name"] not in guide.nodes and enumerated_dim(node) is not None
     ]
 
 
 def _logits(model: Trace, node: Any, factors: Tree, sum_dims: set[str], cache: object) -> Tensor:
     """The log probabilities of a site's values, along a last dimension."""
-    dim, symbol = node["infer"]["_enumerate_dim"], node["infer"]["_enumerate_symbol"]
+    dim: Any = enumerated_dim(node)
+    symbol = enumerated_symbol(node)
     frames = {frame.dim: frame.size for frame in node["cond_indep_stack"] if frame.vectorized}
     rows = [frames.get(dim, 1) for dim in range(min(frames, default=0), 0)]
     if symbol not in sum_dims:  # a single value is no dimension
@@ -257,14 +259,14 @@ def _logits(model: Trace, node: Any, factors: Tree, sum_dims: set[str], cache: o
         symbol: size
         for terms in factors.values()
         for term in terms
-        for symbol, size in zip(term._pyro_dims, term.shape, strict=True)
+        for symbol, size in zip(symbols_of(term), term.shape, strict=True)
     }
     contracted: Any = _contract_to_tensor(
         factors,
         sum_dims,
-        target_ordinal=_PYRO._find_ordinal(model, node),
+        target_ordinal=plates_of(model, node),
         target_dims={symbol},
-        ring=_ring(cache, sizes),
+        ring=log_ring(__name__, cache, sizes),
     )
     logits: Tensor = _PACKED.unpack(contracted, model.symbol_to_dim)
     logits = logits.unsqueeze(-1).transpose(-1, dim - 1)
@@ -303,10 +305,10 @@ def _contracted(log_factors: Tree, sum_dims: set[str]) -> Tree:
         dim: size
         for terms in log_factors.values()
         for term in terms
-        for dim, size in zip(term._pyro_dims, term.shape, strict=True)
+        for dim, size in zip(symbols_of(term), term.shape, strict=True)
     }
-    with shared_intermediates() as cache:
-        tree: Tree = _contract(log_factors, sum_dims, ring=_ring(cache, sizes))
+    with sharing() as cache:
+        tree: Tree = _contract(log_factors, sum_dims, ring=log_ring(__name__, cache, sizes))
         return tree
 
 
@@ -317,16 +319,16 @@ def _expected(costs: Tree, weights: Tree) -> Tensor:
     site is one, and has the gradient of its score.
     """
     total = torch.zeros(())
-    with shared_intermediates() as cache:
-        ring = _ring(cache, {})
+    with sharing() as cache:
+        ring = log_ring(__name__, cache, {})
         for plates, terms in costs.items():
             factors = [w for outer, ws in weights.items() if outer <= plates for w in ws]
-            dims = {dim for factor in factors for dim in factor._pyro_dims}
+            dims = {dim for factor in factors for dim in symbols_of(factor)}
             for term in terms:
                 if not factors:
                     total = total + term.sum()
                     continue
-                prob = _PACKED.exp(ring.sumproduct(factors, dims - set(term._pyro_dims)))
+                prob = _PACKED.exp(ring.sumproduct(factors, dims - set(symbols_of(term))))
                 cost, prob = _PACKED.broadcast_all(term, prob)
                 # An impossible value adds nothing, whatever it costs.
                 total = total + (torch.where(prob > 0, cost, 0.0) * prob).sum()
@@ -335,17 +337,6 @@ def _expected(costs: Tree, weights: Tree) -> Tensor:
 
 def _sample_nodes(trace: Trace) -> list[Any]:
     return [node for node in trace.nodes.values() if node["type"] == "sample"]
-
-
-class _PureLogRing(LogRing):
-    """Pyro's ring of sums and products of logarithms, over the pure backend: this file."""
-
-    _backend = __name__
-
-
-def _ring(cache: object, sizes: dict[str, int]) -> Any:
-    ring: Any = _PureLogRing
-    return ring(cache=cache, dim_to_size=sizes)
 
 
 def einsum(equation: str, *operands: Tensor) -> Tensor:

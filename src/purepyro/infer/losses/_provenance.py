@@ -14,7 +14,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ..._compat._pyro import Msg, is_subsample, message_distribution, message_infer, message_value
+from ..._compat._messages import Msg, message_distribution, message_infer, message_value
+from ..._compat._plates import is_subsample
 from ..._core._trees import tensors_in
 
 Names = frozenset[str]

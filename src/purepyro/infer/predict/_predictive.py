@@ -25,8 +25,13 @@ from ..._run._mapping import How, check_how, over
 from ..._run._sites import Site
 from ...random import Key, fold_in, split
 from ...random._reuse import consume, unchecked
-from ..losses._elbo import check_chunk_size, feeds_model
-from ..losses._model_and_guide import Both, BufferFlow, Pair
+from ..losses._elbo import check_chunk_size
+from ..losses._model_and_guide import (
+    BufferFlow,
+    ModelGuidePair,
+    PairSession,
+    values_for_model,
+)
 
 P = ParamSpec("P")
 
@@ -107,26 +112,25 @@ class Predictive(Carried, Generic[P]):
         given = dict(self.posterior_samples or {})
         count = _count(given, self.num_samples)
 
-        pair = Pair(self.model, self.guide, self.params, args, kwargs)
+        pair = ModelGuidePair(self.model, self.guide, self.params, args, kwargs)
         buffers = None if self.buffers is None else dict(self.buffers)
 
         def one(run: tuple[Tensor, dict[str, Tensor]]) -> dict[str, Tensor]:
-            key, given = run
-            flow = BufferFlow(buffers, frozen=True)
-            return pair.together(Key(key), lambda both: self._draw(both, Key(key), given), flow)
+            key, given = Key(run[0]), run[1]
+            with (session := PairSession(pair, key, BufferFlow(buffers, frozen=True))), session:
+                return self._draw(session, key, given)
 
         with unchecked():
             keys: Tensor = split(key, count)
         inputs = (keys, given)
         return over(one, inputs, count, how=self.map, chunk_size=self.chunk_size, what="Predictive")
 
-    def _draw(self, both: Both, key: Key, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _draw(self, session: PairSession, key: Key, given: dict[str, Tensor]) -> dict[str, Tensor]:
         values: Values = given
         if self.guide is not None:
-            guided = both.run_guide(key).sites
-            values = {name: site.value for name, site in guided.items() if feeds_model(site)}
+            values = values_for_model(session.run_guide(key).sites)
         # A key of its own: the guide's draws must not come back at sites it has no part in.
-        sites = both.run_model(fold_in(key, 0), values).sites
+        sites = session.run_model(fold_in(key, 0), values).sites
         require_sites(given, sites)
         return self._selected(sites, values)
 

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import torch
 from torch import Tensor
 
-from ..._compat._pyro import innermost
+from ..._compat._transforms import innermost
 from ..._core._dense import not_dense
 from ..._core._trees import leaf_names, leaves_of, with_leaves
 from ..._errors import (

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._compat._pyro import is_transforming
+from ..._compat._transforms import is_transforming
 from ..._compile._jit import Jitted, is_enabled, jit
 from ..._compile.scan._scan import Block, Loop
 from ..._errors import SupportError

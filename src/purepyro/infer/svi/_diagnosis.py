@@ -7,14 +7,13 @@ from contextlib import suppress
 
 import torch
 
-from ..._compat._functorch import plain
-from ..._compat._isolation import unvalidated
+from ..._compat._transforms import plain
+from ..._compat._turns import unvalidated
 from ..._core._types import Params
 from ..._errors import SupportError, describe
 from ..._run._sites import Site
 from ...random import Key, fold_in, split
-from ..losses._elbo import feeds_model
-from ..losses._model_and_guide import BufferFlow, Pair
+from ..losses._model_and_guide import BufferFlow, ModelGuidePair, PairSession, values_for_model
 from ._nonfinite import Batch, StepRecord, nonfinite_names
 from ._state import SVIState
 from ._steps import Settings
@@ -116,13 +115,14 @@ def _sites(
     batch: Batch,
 ) -> Iterable[tuple[str, Site]] | Iterable[tuple[str, Site | str]]:
     """The sites of the guide, then of the model; or the sentence that a run refused with."""
-    pair, flow = Pair(model, guide, params, *batch), BufferFlow(strict=False)
-    guided = pair.together(key, lambda both: _scored(both.run_guide(key).sites), flow)
+    pair, flow = ModelGuidePair(model, guide, params, *batch), BufferFlow(strict=False)
+    with (session := PairSession(pair, key, flow)), session:
+        guided = _scored(session.run_guide(key).sites)
     for site in guided.values():
         yield "guide", site
-    values = {name: site.value for name, site in guided.items() if feeds_model(site)}
     try:
-        modelled = pair.together(key, lambda both: _scored(both.run_model(key, values).sites), flow)
+        with (session := PairSession(pair, key, flow)), session:
+            modelled = _scored(session.run_model(key, values_for_model(guided)).sites)
     except SupportError as error:
         yield "model", str(error)
         return

@@ -10,17 +10,19 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._compat._isolation import unvalidated
-from ..._compat._pyro import is_transforming
+from ..._compat._transforms import is_transforming
+from ..._compat._turns import unvalidated
 from ..._core._types import Params, State
 from ..._declare._parameter_fields import one_parameter
 from ..._errors import MissingNameError, PurepyroError, ShapeError, SupportError, describe
 from ..._networks._buffers import Buffers
-from ..._run._execute import Outcome, root_of
+from ..._run._execute import RunResult
 from ..._run._init import initial
+from ..._run._session import root_of
 from ..._run._sites import Site
 from ...random import Key, name_key
-from ..losses._elbo import log_densities, run_both, total
+from ..losses._elbo import log_densities, run_scored, total
+from ..losses._model_and_guide import ModelGuidePair
 from ._diagnosis import at_init, has_nan, nonfinite_site
 from ._nonfinite import Batch, OnNonfinite
 from ._saddle import is_point, stuck_at
@@ -46,7 +48,8 @@ class Start:
         self, params: Params, key: Key, batch: Batch
     ) -> tuple[Mapping[str, Site], Mapping[str, Site]]:
         """The sites of model and guide, which must match as far as the loss needs them to."""
-        return run_both(self.model, self.guide, params, key, *batch, sums_out=self.sums_out)
+        pair = ModelGuidePair(self.model, self.guide, params, *batch)
+        return run_scored(pair, key, sums_out=self.sums_out)
 
     def values(self, key: Key, batch: Batch) -> tuple[Params, State]:
         """Starting values of both: parameters, and buffers of networks."""
@@ -66,7 +69,7 @@ class Start:
         buffers = {name: buffer.detach().clone() for name, buffer in start.items()}
         return {**of_guide, **of_model}, buffers
 
-    def _both(self, key: Key, batch: Batch) -> tuple[Outcome[object], Outcome[object]]:
+    def _both(self, key: Key, batch: Batch) -> tuple[RunResult[object], RunResult[object]]:
         """Either may read what only the other one starts."""
         try:
             guide = initial(self.guide, key, *batch, beside=self.model)

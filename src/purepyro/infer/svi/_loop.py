@@ -10,7 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._compat._pyro import is_transforming
+from ..._compat._transforms import is_transforming
 from ..._core._whole_numbers import whole
 from ..._errors import OutOfRangeError, ShapeError, SupportError, describe
 from ..._run._sites import Site

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchopt.base import EmptyState, GradientTransformation
 from torchopt.typing import TensorTree as Tree
 
-from ..._compat._pyro import is_batched
+from ..._compat._transforms import is_batched
 from ..._core._pickling import Carried
 from ..._core._trees import leaves_of, named_leaves, scaled, tensors_in, with_leaves
 from ..._core._types import Params

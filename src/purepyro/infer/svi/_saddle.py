@@ -8,7 +8,7 @@ import torch
 from pyro.distributions import Delta
 from torch import Tensor
 
-from ..._compat._functorch import plain
+from ..._compat._transforms import plain
 from ..._core._types import Params
 from ..._run._sites import Site
 from ...random import Key, fold_in, name_key, normal

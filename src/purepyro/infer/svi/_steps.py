@@ -12,13 +12,14 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from ..._compat._isolation import unvalidated
+from ..._compat._transforms import is_transforming
+from ..._compat._turns import unvalidated
 from ..._core._trees import where
 from ..._core._types import Params, State
 from ..._errors import SupportError
 from ...random import Key, fold_in
 from ..losses._elbo import ELBO, LossOfParts
-from ._gradients import value_and_gradients
+from ._gradients import gradients_at, leaves_of
 from ._nonfinite import OnNonfinite, all_finite
 from ._optimizers import Optimizer, apply_update
 from ._patterns import chosen
@@ -91,14 +92,30 @@ class Gradients(NamedTuple):
 def gradients(svi: Settings, state: SVIState, /, *args: Any, **kwargs: Any) -> Gradients:
     """The first half of the step from ``state``: the loss and its gradients.
 
+    A gradient is zero where the loss does not depend on the parameter.
+
     Args:
         svi: The fit.
         state: The state before the step.
         *args: The arguments of model and guide.
         **kwargs: The same, by name.
     """
-    loss = loss_of_learnt(svi, state, args, kwargs)
-    return Gradients(*value_and_gradients(loss, learnt_params(svi, state.params)))
+    loss, params = loss_of_learnt(svi, state, args, kwargs), learnt_params(svi, state.params)
+    if not params:
+        value, buffers = loss(params)
+        return Gradients(value.detach(), {}, buffers)
+    if is_transforming():
+        found, (value, buffers) = torch.func.grad_and_value(loss, has_aux=True)(params)
+        return Gradients(value, found, buffers)
+    # Inside of no transform, autograd is the same at half the time: functorch wraps every tensor.
+    leaves = leaves_of(params)
+    with torch.enable_grad():
+        value, buffers = loss(leaves)
+    by_name = {
+        name: torch.zeros_like(params[name]) if gradient is None else gradient
+        for name, gradient in gradients_at(value, leaves).items()
+    }
+    return Gradients(value.detach(), by_name, buffers)
 
 
 def descend(svi: Settings, state: SVIState, found: Gradients, /) -> tuple[SVIState, Tensor]:
@@ -132,11 +149,18 @@ def loss_of_learnt(
     svi: Settings, state: SVIState, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Callable[[Params], tuple[Tensor, State]]:
     """The loss of the next step as a function of the parameters that are not frozen."""
-    key = fold_in(state.key, state.step)
+    key, model, guide, buffers = (
+        fold_in(state.key, state.step),
+        svi.model,
+        svi.guide,
+        state.buffers,
+    )
 
     def loss(learnt: Params) -> tuple[Tensor, State]:
         params = {**state.params, **learnt} if svi.frozen else learnt
-        return loss_and_buffers(svi, params, key, state.buffers, args, kwargs)
+        if svi.on_nonfinite == "raise" and not buffers:  # the usual case, on a shorter way
+            return svi.loss.loss(model, guide, params, key, *args, **kwargs), buffers
+        return loss_and_buffers(svi, params, key, buffers, args, kwargs)
 
     return loss
 

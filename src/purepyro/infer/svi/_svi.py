@@ -12,8 +12,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._compat._isolation import intact
-from ..._compat._pyro import is_transforming
+from ..._compat._thread_state import Intact, intact
+from ..._compat._transforms import is_transforming
 from ..._core._pickling import Carried
 from ..._core._types import Params
 from ..._errors import DeclarationError, describe, near
@@ -137,12 +137,11 @@ class SVI(Carried, Generic[P]):
         self._warn_of_unread(state, batch)
         return state
 
-    @intact
     def step(
         self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[SVIState, Tensor]:
         """One step of the optimiser; returns the new state and the loss before the step."""
-        with explained():
+        with (guard := Intact()), guard, explained():
             return descend(self, state, gradients(self, state, *args, **kwargs))
 
     @intact
@@ -162,12 +161,12 @@ class SVI(Carried, Generic[P]):
         num_steps = check_count(num_steps, "num_steps")
         return self.run_from(self.init(key, *args, **kwargs), num_steps, *args, **kwargs)
 
-    @intact
     def run_from(
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
         """:meth:`run`, going on from a state: of another run, or of a checkpoint."""
-        return run_from(stepper_of(self), state, num_steps, Batch(args, kwargs))
+        with (guard := Intact()), guard:
+            return run_from(stepper_of(self), state, num_steps, Batch(args, kwargs))
 
     def iterate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[SVIRecord]:
         """Steps without end, to be stopped by ``break``; one :class:`SVIRecord` for each."""

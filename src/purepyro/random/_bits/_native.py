@@ -1,7 +1,8 @@
 """torch's own Philox kernels (`torch.func._random`), where they agree with ours bit for bit.
 
-torch 2.13 has them on CUDA, 2.15 on the CPU too. Only integers and uniforms are taken from them:
-their normals equal ours to rounding, and a draw in a loop would not equal the draw under vmap.
+torch 2.13 has uniforms on CUDA, 2.14 on the CPU too, and 2.15 integers as well. Each is taken by
+itself. Their normals equal ours to rounding only, and a draw in a loop would not equal the draw
+under vmap, so ours are made of their integers.
 """
 
 from __future__ import annotations
@@ -11,34 +12,29 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
-from torch._C import _len_torch_dispatch_stack
-from torch._C._functorch import is_functorch_wrapped_tensor
 
-from ..._compat._functorch import outside_transforms
+from ..._compat._random import KERNELS
+from ..._compat._transforms import is_tracing, is_wrapped, outside_transforms
 from ..._compat._untyped import call, part
 from . import _host
-
-try:
-    from torch.func import _random
-except ImportError:  # before torch 2.13
-    KERNELS: ModuleType | None = None
-else:
-    KERNELS = _random
 
 _SEED, _OFFSET = 7, 9
 
 
-def native(keys: Tensor) -> ModuleType | None:
-    """The kernels to use for `keys`, or None: none there, or not to be used here."""
-    if torch.compiler.is_compiling() or _len_torch_dispatch_stack():
+def native(keys: Tensor, kind: str) -> ModuleType | None:
+    """The kernels to use for `keys`, or None: none there, or not to be used here.
+
+    Args:
+        keys: Where to draw from.
+        kind: What to draw, "bits" or "uniform".
+    """
+    if KERNELS is None or is_tracing() or is_wrapped(keys) or type(keys) is not Tensor:
         return None
-    if is_functorch_wrapped_tensor(keys) or type(keys) is not Tensor:
-        return None
-    return KERNELS if _usable(keys.device) else None
+    return KERNELS if usable(keys.device, kind) else None
 
 
 def uniforms(kernels: ModuleType, keys: Tensor, size: int, dtype: torch.dtype) -> Tensor:
-    """Uniform numbers (*lead, size) from keys (*lead, 2)."""
+    """Uniform values (*lead, size) from keys (*lead, 2)."""
     return _drawn(part(kernels, "uniform"), keys, size, dtype)
 
 
@@ -56,36 +52,54 @@ def _drawn(function: object, keys: Tensor, size: int, dtype: torch.dtype) -> Ten
 
 
 @cache
-def _usable(device: torch.device) -> bool:
-    return KERNELS is not None and agrees(KERNELS, device)
+def usable(device: torch.device, kind: str) -> bool:
+    """Whether there are kernels for a device that agree with ours."""
+    return KERNELS is not None and agrees(KERNELS, device, kind)
 
 
-def agrees(kernels: ModuleType, device: torch.device) -> bool:
+def agrees(kernels: ModuleType, device: torch.device, kind: str) -> bool:
     """Whether the kernels work on a device and give our bits for a key whose words are known."""
+    same = _same_words if kind == "bits" else _same_uniforms
     try:
         with outside_transforms():
-            return _same_words(kernels, device) and _same_uniforms(kernels, device)
+            return same(kernels, device)
     except (AttributeError, NotImplementedError, RuntimeError, TypeError):
         return False
 
 
 def _same_words(kernels: ModuleType, device: torch.device) -> bool:
-    keys = torch.tensor([[_SEED, _OFFSET]], dtype=torch.int64, device=device)
-    narrow = bits(kernels, keys, 5, torch.int32)[0].tolist()
-    wide = bits(kernels, keys, 3, torch.int64)[0].tolist()
-    ours = [*_host.block(_SEED, _OFFSET), *_host.block(_SEED, _OFFSET + 1)]
-    pairs = zip(ours[0:6:2], ours[1:6:2], strict=True)
-    return [word % 2**32 for word in narrow] == ours[:5] and [word % 2**64 for word in wide] == [
-        high << 32 | low for high, low in pairs
-    ]
+    narrow = bits(kernels, _keys(device), 7, torch.int32).tolist()
+    wide = bits(kernels, _keys(device), 5, torch.int64).tolist()
+    return all(
+        [word % 2**32 for word in narrow[i]] == ours[:7]
+        and [word % 2**64 for word in wide[i]] == _paired(ours)[:5]
+        for i, ours in enumerate(_words_of_keys())
+    )
 
 
 def _same_uniforms(kernels: ModuleType, device: torch.device) -> bool:
-    key = torch.tensor([_SEED, _OFFSET], dtype=torch.int64, device=device)
-    w0, w1, w2, _ = _host.block(_SEED, _OFFSET)
-    single = [(word & 0xFFFFFF) * 2.0**-24 for word in (w0, w1, w2)]
-    double = [((w0 << 32 | w1) & (1 << 53) - 1) * 2.0**-53]
-    return (
-        uniforms(kernels, key, 3, torch.float32).tolist() == single
-        and uniforms(kernels, key, 1, torch.float64).tolist() == double
+    single = uniforms(kernels, _keys(device), 7, torch.float32).tolist()
+    double = uniforms(kernels, _keys(device), 5, torch.float64).tolist()
+    return all(
+        single[i] == [(word & 0xFFFFFF) * 2.0**-24 for word in ours[:7]]
+        and double[i] == [(word & (1 << 53) - 1) * 2.0**-53 for word in _paired(ours)[:5]]
+        for i, ours in enumerate(_words_of_keys())
     )
+
+
+def _keys(device: torch.device) -> Tensor:
+    """Two keys, since kernels may put those of several in another order."""
+    return torch.tensor([[_SEED, _OFFSET], [_SEED + 1, _OFFSET]], device=device)
+
+
+def _words_of_keys() -> list[list[int]]:
+    """The words of these keys by the reference: three blocks of each."""
+    return [
+        [word for block in range(3) for word in _host.block(seed, _OFFSET + block)]
+        for seed in (_SEED, _SEED + 1)
+    ]
+
+
+def _paired(words: list[int]) -> list[int]:
+    """Words of 64 bits, the high half first."""
+    return [high << 32 | low for high, low in zip(words[::2], words[1::2], strict=True)]

@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..._compat._functorch import outside_transforms, readable
+from ..._compat._transforms import outside_transforms, readable
 from . import _host, _native, _philox_operators
-from ._constants import MASK32
+from ._constants import MASK32, MASK64
 from ._floats import box_muller, double, single
 from ._host import Wide, Words
 from ._shape import Plan
@@ -28,7 +28,7 @@ _DIGITS = {torch.float32: 24, torch.float64: 53, torch.float16: 11, torch.bfloat
 
 def words(plan: Plan) -> Tensor:
     """32-bit words as int64 in [0, 2**32)."""
-    kernels = _native.native(plan.keys)
+    kernels = _native.native(plan.keys, "bits")
     if kernels is not None:
         narrow = _native.bits(kernels, plan.keys, plan.size, torch.int32)
         return (narrow.to(torch.int64) & MASK32).reshape(plan.shape)
@@ -42,7 +42,7 @@ def words(plan: Plan) -> Tensor:
 
 def wide_words(plan: Plan) -> Tensor:
     """64-bit words as int64 bit patterns; the first word of a pair is the high half."""
-    kernels = _native.native(plan.keys)
+    kernels = _native.native(plan.keys, "bits")
     if kernels is not None:
         return _native.bits(kernels, plan.keys, plan.size, torch.int64).reshape(plan.shape)
     pairs = readable(plan.keys)
@@ -55,7 +55,7 @@ def wide_words(plan: Plan) -> Tensor:
 
 def uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
     """Uniform numbers in [0, 1)."""
-    kernels = _native.native(plan.keys)
+    kernels = _native.native(plan.keys, "uniform")
     if kernels is not None and dtype in (torch.float32, torch.float64):
         return _native.uniforms(kernels, plan.keys, plan.size, dtype).reshape(plan.shape)
     digits = _DIGITS[dtype]
@@ -77,7 +77,7 @@ def open_uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
 
 def normals(plan: Plan, dtype: torch.dtype) -> Tensor:
     """Standard normal numbers in pairs by the method of Box and Muller (1958)."""
-    if _native.native(plan.keys) is not None:
+    if _native.native(plan.keys, "bits") is not None:
         return _normals_of_words(plan, dtype)
     pairs = readable(plan.keys)
     if pairs is not None:
@@ -87,6 +87,14 @@ def normals(plan: Plan, dtype: torch.dtype) -> Tensor:
     if dtype is torch.float64:
         return _cut(_philox_operators.blocks(plan.keys, -(-plan.size // 2), "wide_normals"), plan)
     return _cut(_philox_operators.blocks(plan.keys, -(-plan.size // 4), "normals"), plan).to(dtype)
+
+
+def host_normals(key: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """The same for one key, whose words are known."""
+    pairs = np.array([[word & MASK64 for word in key]], dtype=np.uint64)
+    with outside_transforms():
+        found = _host_normals(pairs, math.prod(shape), dtype).reshape(shape)
+        return found if found.dtype is dtype else found.to(dtype)
 
 
 def _normals_of_words(plan: Plan, dtype: torch.dtype) -> Tensor:

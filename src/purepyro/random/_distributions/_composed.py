@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from copy import copy
+from types import SimpleNamespace
 from typing import cast
 
 import torch
-from pyro.distributions import hmm as _hmm
 from pyro.ops.indexing import Vindex
 from torch import Tensor
 
+from ..._compat._random import SEQUENTIAL_INDEX
 from ..._compat._untyped import call, number, part, shape_of, tensor
 from .._batch_invariant import row_sum, softmax
 from .._bits._shape import plan
@@ -30,7 +32,11 @@ def of_base(draw: Draw, source: KeySource, d: object, shape: Shape) -> Tensor:
 def expanded(draw: Draw, source: KeySource, d: object, shape: Shape) -> Tensor:
     """Independent draws of the base for the dimensions that Pyro expands."""
     base = part(d, "base_dist")
-    return call(part(d, "_sample"), lambda size: draw(source, base, tuple(size)), torch.Size(shape))
+    drawing = copy(d)  # whose own code puts the dimensions of what its base draws in order
+    vars(drawing)["base_dist"] = SimpleNamespace(
+        sample=lambda size: draw(source, base, tuple(size))
+    )
+    return call(part(drawing, "sample"), torch.Size(shape))
 
 
 def transformed(draw: Draw, source: KeySource, d: object, shape: Shape) -> Tensor:
@@ -96,7 +102,7 @@ def discrete_hmm(draw: Draw, source: KeySource, d: object, shape: Shape) -> Tens
     full = (*shape, *batch)
     first = _index(source, initial.expand((*full, states)))
     steps = _index(source, step.expand((*full, duration, states, states)))
-    paths = call(part(_hmm, "_sequential_index"), steps)
+    paths = call(SEQUENTIAL_INDEX, steps)
     path = _indexed(paths, (..., slice(None), first))
     emission = part(d, "observation_dist")
     each = call(part(emission, "expand"), torch.Size((*batch, duration, states)))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch import distributions as base
 
-from ..._compat._untyped import beta_part, gamma_part, number, shape_of, tensor
+from ..._compat._untyped import number, shape_of, tensor
 from .._key import Key
 from .._primitives import _discrete
 from .._primitives._continuous import dirichlet, exponential
@@ -58,13 +58,13 @@ def split_count(key: Key, trials: Tensor, probs: Tensor) -> Tensor:
 
 def beta_binomial(source: KeySource, d: object, shape: Shape) -> Tensor:
     """A binomial count whose probability is a beta number."""
-    probs = beta(source, beta_part(d), shape).detach()
+    probs = beta(source, d, shape).detach()
     return _discrete.binomial(source.next_key(probs.device), tensor(d, "total_count"), probs)
 
 
 def gamma_poisson(source: KeySource, d: object, shape: Shape) -> Tensor:
     """A Poisson count whose rate is a gamma number."""
-    rate = gamma(source, gamma_part(d), shape).detach()
+    rate = gamma(source, d, shape).detach()
     return _discrete.poisson(source.next_key(rate.device), rate)
 
 

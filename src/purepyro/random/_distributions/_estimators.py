@@ -11,14 +11,17 @@ from types import SimpleNamespace
 from typing import Protocol, cast
 
 import torch
-from pyro.distributions import avf_mvn as _avf
-from pyro.distributions import diag_normal_mixture as _mixture
-from pyro.distributions import diag_normal_mixture_shared_cov as _shared
-from pyro.distributions import gaussian_scale_mixture as _scales
-from pyro.distributions import omt_mvn as _omt
 from torch import Tensor
 from torch.autograd import Function
 
+from ..._compat._random import (
+    AVF_NORMAL,
+    NORMAL_MIXTURE,
+    OMT_NORMAL,
+    SCALE_MIXTURE,
+    SHARED_NORMAL_MIXTURE,
+    let_unquantize,
+)
 from ..._compat._untyped import part, shape_of, tensor
 from .._batch_invariant import matmul, sigmoid
 from .._bits._shape import plan
@@ -76,7 +79,7 @@ def omt_multivariate_normal(source: KeySource, d: object, shape: Shape) -> Tenso
     loc, factor = tensor(d, "loc"), tensor(d, "scale_tril")
     white = normals(plan(source.next_key(loc.device), (*shape, *loc.shape)), loc.dtype)
     moved = matmul(white, factor.mT)
-    return attached(part(_omt, "_OMTMVNSample"), loc + moved, (loc, factor), (moved, white, factor))
+    return attached(OMT_NORMAL, loc + moved, (loc, factor), (moved, white, factor))
 
 
 def avf_multivariate_normal(source: KeySource, d: object, shape: Shape) -> Tensor:
@@ -84,9 +87,7 @@ def avf_multivariate_normal(source: KeySource, d: object, shape: Shape) -> Tenso
     loc, factor, control = tensor(d, "loc"), tensor(d, "scale_tril"), tensor(d, "control_var")
     white = normals(plan(source.next_key(loc.device), (*shape, *loc.shape)), loc.dtype)
     value = loc + matmul(white, factor.mT)
-    return attached(
-        part(_avf, "_AVFMVNSample"), value, (loc, factor, control), (factor, control, white)
-    )
+    return attached(AVF_NORMAL, value, (loc, factor, control), (factor, control, white))
 
 
 def mixture_of_normals(source: KeySource, d: object, shape: Shape) -> Tensor:
@@ -98,7 +99,7 @@ def mixture_of_normals(source: KeySource, d: object, shape: Shape) -> Tensor:
     white = normals(plan(source.next_key(locs.device), tuple(loc.shape)), locs.dtype)
     value = loc + scale * white
     saved = (value, scales, locs, logits, probs)
-    return attached(part(_mixture, "_MixDiagNormalSample"), value, (locs, scales, logits), saved)
+    return attached(NORMAL_MIXTURE, value, (locs, scales, logits), saved)
 
 
 def mixture_of_normals_shared(source: KeySource, d: object, shape: Shape) -> Tensor:
@@ -110,7 +111,7 @@ def mixture_of_normals_shared(source: KeySource, d: object, shape: Shape) -> Ten
     white = normals(plan(source.next_key(locs.device), tuple(loc.shape)), locs.dtype)
     value = loc + scale * white
     saved = (value, scale, locs, logits, probs)
-    function = part(_shared, "_MixDiagNormalSharedCovarianceSample")
+    function = SHARED_NORMAL_MIXTURE
     return attached(function, value, (locs, scale, logits), saved)
 
 
@@ -122,7 +123,7 @@ def gaussian_scale_mixture(source: KeySource, d: object, shape: Shape) -> Tensor
     white = normals(plan(source.next_key(coord.device), full), coord.dtype)
     value = coord * _taken(sizes, which).unsqueeze(-1) * white
     saved = (value, coord, logits, sizes, probs, tensor(d, "coeffs"))
-    return attached(part(_scales, "_GSMSample"), value, (coord, logits, sizes), saved)
+    return attached(SCALE_MIXTURE, value, (coord, logits, sizes), saved)
 
 
 def relaxed_bernoulli_straight_through(source: KeySource, d: object, shape: Shape) -> Tensor:
@@ -148,10 +149,7 @@ def relaxed_categorical_straight_through(source: KeySource, d: object, shape: Sh
 
 
 def _quantized(soft: Tensor, hard: Tensor) -> Tensor:
-    value = hard + (soft - soft.detach())
-    # Pyro's `log_prob` looks for the relaxed value under this name.
-    vars(value)["_unquantize"] = soft
-    return value
+    return let_unquantize(hard + (soft - soft.detach()), soft)
 
 
 def _inside(probs: Tensor) -> Tensor:

@@ -27,9 +27,9 @@ concentrations, 0.6577 of them (all at concentration 0): 27 fail together with p
 """
 
 
-def beta(source: KeySource, d: base.Beta, shape: Shape) -> Tensor:
-    """The first of two Dirichlet numbers."""
-    concentration = tensor(part(d, "_dirichlet"), "concentration")
+def beta(source: KeySource, d: object, shape: Shape) -> Tensor:
+    """The first coordinate of a Dirichlet draw."""
+    concentration = torch.stack([tensor(d, "concentration1"), tensor(d, "concentration0")], -1)
     key = source.next_key(concentration.device)
     return dirichlet(key, concentration.expand((*shape, *concentration.shape))).select(-1, 0)
 

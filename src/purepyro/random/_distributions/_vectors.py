@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch import distributions as base
 
+from ..._compat._random import unbroadcast
 from ..._compat._untyped import shape_of, tensor
 from .._batch_invariant import matmul, matvec, row_sum
 from .._bits._shape import plan
@@ -34,19 +35,19 @@ def multivariate_normal(source: KeySource, d: base.MultivariateNormal, shape: Sh
     loc = tensor(d, "loc")
     key = source.next_key(loc.device)
     normal = normals(plan(key, (*shape, *d.batch_shape, *d.event_shape)), loc.dtype)
-    return loc + matvec(tensor(d, "_unbroadcasted_scale_tril"), normal)
+    return loc + matvec(unbroadcast(d, "scale_tril"), normal)
 
 
 def low_rank_multivariate_normal(
     source: KeySource, d: base.LowRankMultivariateNormal, shape: Shape
 ) -> Tensor:
     """`loc + W y + sqrt(diag) z`."""
-    loc, factor = tensor(d, "loc"), tensor(d, "_unbroadcasted_cov_factor")
+    loc, factor = tensor(d, "loc"), unbroadcast(d, "cov_factor")
     full = (*shape, *d.batch_shape, *d.event_shape)
     narrow = (*full[:-1], factor.shape[-1])
     low = normals(plan(source.next_key(loc.device), narrow), loc.dtype)
     own = normals(plan(source.next_key(loc.device), full), loc.dtype)
-    spread = torch.sqrt(tensor(d, "_unbroadcasted_cov_diag"))
+    spread = torch.sqrt(unbroadcast(d, "cov_diag"))
     return loc + matvec(factor, low) + spread * own
 
 
@@ -104,7 +105,7 @@ def lkj_cholesky(source: KeySource, d: base.LKJCholesky, shape: Shape) -> Tensor
 
 def wishart(source: KeySource, d: base.Wishart, shape: Shape) -> Tensor:
     """Bartlett (1933). Results singular to rounding are not drawn again, as torch does."""
-    df, factor = tensor(d, "df"), tensor(d, "_unbroadcasted_scale_tril")
+    df, factor = tensor(d, "df"), unbroadcast(d, "scale_tril")
     size = factor.shape[-1]
     batch = (*shape, *d.batch_shape)
     down = torch.arange(size, dtype=factor.dtype, device=factor.device)

@@ -11,13 +11,15 @@ import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from types import FunctionType, MappingProxyType
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional, init
 
+from ..._compat._random import FRACTIONAL_MAX_POOL2D, FRACTIONAL_MAX_POOL3D
+
 Body = Callable[..., object]
-Nonlinearity = init._NonlinearityType
 
 
 def _functions(module: object, names: str) -> list[FunctionType]:
@@ -63,34 +65,36 @@ def _init_normal(tensor: Tensor, mean: float = 0.0, std: float = 1.0, **_: objec
         return tensor.normal_(mean, std)
 
 
+_gain: Callable[[str, float], float] = cast("Callable[..., float]", init.calculate_gain)
+
+
 def _init_kaiming_uniform(
     tensor: Tensor,
     a: float = 0.0,
     mode: str = "fan_in",
-    nonlinearity: Nonlinearity = "leaky_relu",
+    nonlinearity: str = "leaky_relu",
     **_: object,
 ) -> Tensor:
     if tensor.numel() == 0:
         return tensor
     receptive = math.prod(tensor.shape[2:])
     fan = tensor.shape[1 if mode == "fan_in" else 0] * receptive
-    bound = init.calculate_gain(nonlinearity, a) * math.sqrt(3.0 / fan)
+    bound = _gain(nonlinearity, a) * math.sqrt(3.0 / fan)
     with torch.no_grad():
         return tensor.uniform_(-bound, bound)
 
 
-def _body(name: str) -> Body:
-    """A copy of a private function of `torch.nn.functional`."""
-    found = getattr(functional, name)
-    return unchecked(found)
+def _body(function: Body) -> Body:
+    """A copy of a function of torch; whatever stands for one that is not there stays."""
+    return unchecked(function) if isinstance(function, FunctionType) else function
 
 
 # The initialisers ask `torch.overrides` by its full name. The pools announce themselves under the
 # name of a dispatcher, which would call them again.
 REPLACED: Mapping[object, Body] = MappingProxyType(
     {
-        functional.fractional_max_pool2d: _body("_fractional_max_pool2d"),
-        functional.fractional_max_pool3d: _body("_fractional_max_pool3d"),
+        functional.fractional_max_pool2d: _body(FRACTIONAL_MAX_POOL2D),
+        functional.fractional_max_pool3d: _body(FRACTIONAL_MAX_POOL3D),
         init.uniform_: _init_uniform,
         init.normal_: _init_normal,
         init.kaiming_uniform_: _init_kaiming_uniform,

@@ -6,8 +6,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
 
+from ..._compat._transforms import is_batched
 from .._bits._shape import plan
 from .._bits._words import uniforms
 from .._source import KeySource
@@ -110,7 +110,7 @@ def attention(
     Its dropout is drawn where no mode can see it, and it has no rule for vmap.
     """
     given = [t for t in (query, key, value, attn_mask) if t is not None]
-    if dropout_p == 0.0 and not any(map(_in_lanes, given)):
+    if dropout_p == 0.0 and not any(map(is_batched, given)):
         return torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
         )
@@ -131,15 +131,6 @@ def attention(
         nothing = (scores == -torch.inf).all(-1, keepdim=True)
         weights = scores.masked_fill(nothing, 0.0).softmax(-1).masked_fill(nothing, 0.0)
     return dropout(source, weights, dropout_p, True) @ value
-
-
-def _in_lanes(value: Tensor) -> bool:
-    """Whether vmap is at work on `value`."""
-    while is_functorch_wrapped_tensor(value):
-        if is_batchedtensor(value):
-            return True
-        value = get_unwrapped(value)
-    return False
 
 
 def _channels(input: Tensor) -> tuple[int, ...]:

@@ -11,10 +11,9 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
-from torch._C import _len_torch_dispatch_stack
-from torch._C._functorch import peek_interpreter_stack
 from torch.nn.functional import linear
 
+from ..._compat._transforms import is_transforming
 from ..._errors import UnsupportedLayerError
 from .._source import KeySource
 from ._dropout import dropout
@@ -115,7 +114,7 @@ def _recurrent(kernel: Kernel, cell: Cell) -> Kernel:
         packed = not isinstance(args[2], (tuple, list)) or isinstance(args[3], (tuple, list))
         drop, train = (args[6], args[7]) if packed else (args[5], args[6])
         drops = bool(train and drop)
-        if not drops and not _transforming():
+        if not drops and not is_transforming():
             return kernel(*args)
         if packed:
             raise UnsupportedLayerError(
@@ -167,7 +166,7 @@ def _single(kernel: Kernel, cell: Cell) -> Kernel:
     """The keyed version of a kernel for one step: (input, state, w_ih, w_hh, b_ih, b_hh)."""
 
     def keyed(source: KeySource, input: Tensor, state: object, *params: Tensor | None) -> object:
-        if not _transforming():
+        if not is_transforming():
             return kernel(input, state, *params)
         weights = [param for param in params if param is not None]
         biased = len(weights) == 4
@@ -178,12 +177,6 @@ def _single(kernel: Kernel, cell: Cell) -> Kernel:
         return new[0] if len(new) == 1 else new
 
     return keyed
-
-
-def _transforming() -> bool:
-    """Whether a transform of torch.func or a trace is at work."""
-    compiling = torch.compiler.is_compiling() or _len_torch_dispatch_stack() > 0
-    return compiling or peek_interpreter_stack() is not None
 
 
 _CELLS: dict[str, Cell] = {"lstm": _lstm, "gru": _gru, "rnn_tanh": _tanh, "rnn_relu": _relu}

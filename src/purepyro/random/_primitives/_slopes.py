@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, cast
 
-import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ..._compat._random import DIRICHLET_GRAD, STANDARD_GAMMA_GRAD
 from ..._compat._untyped import call, part
 
 
@@ -54,10 +54,10 @@ _apply = cast(Callable[..., Tensor], part(_Elementwise, "apply"))
 
 def gamma_slope(concentration: Tensor, value: Tensor) -> Tensor:
     """The derivative of each gamma number in its shape parameter."""
-    return _apply(part(torch, "_standard_gamma_grad"), concentration, value)
+    return _apply(STANDARD_GAMMA_GRAD, concentration, value)
 
 
 def dirichlet_slope(concentration: Tensor, value: Tensor) -> Tensor:
     """The derivative of each coordinate in its own concentration, the others rescaled."""
     total = concentration.sum(-1, keepdim=True).expand_as(concentration)
-    return _apply(part(torch, "_dirichlet_grad"), value, concentration, total)
+    return _apply(DIRICHLET_GRAD, value, concentration, total)

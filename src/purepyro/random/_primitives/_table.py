@@ -8,6 +8,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from ..._compat._random import SAMPLE_DIRICHLET, STANDARD_GAMMA
 from . import _dropout, _factories, _inplace, _parameters
 from ._recurrent import RECURRENT
 
@@ -27,8 +28,6 @@ _BY_NAME: Mapping[str, Handler] = {
     "multinomial": _parameters.multinomial,
     "poisson": _parameters.poisson,
     "binomial": _parameters.binomial,
-    "_standard_gamma": _parameters.standard_gamma,
-    "_sample_dirichlet": _parameters.sample_dirichlet,
     "dropout": _dropout.dropout,
     "dropout_": _dropout.dropout_,
     "feature_dropout": _dropout.feature_dropout,
@@ -57,5 +56,7 @@ _METHODS: Mapping[str, Handler] = {
 KEYED: Mapping[object, Handler] = MappingProxyType(
     {getattr(torch, name): handler for name, handler in {**_BY_NAME, **RECURRENT}.items()}
     | {getattr(Tensor, name): handler for name, handler in _METHODS.items()}
+    | {STANDARD_GAMMA: _parameters.standard_gamma}
+    | {SAMPLE_DIRICHLET: _parameters.sample_dirichlet}
     | {torch.nn.functional.scaled_dot_product_attention: _dropout.attention}
 )
