@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 import torch
 from torch import distributed as dist
-from torch._C._distributed_c10d import Store
 from torch.distributed.device_mesh import DeviceMesh
 
 T = TypeVar("T")
 Group: TypeAlias = dist.ProcessGroup
 
 _DIST: Any = dist
+
+
+class Store(Protocol):
+    """The key-value store that processes share."""
+
+    def set(self, key: str, value: str, /) -> None:
+        """Write a value."""
+        ...
+
+    def check(self, keys: list[str], /) -> bool:
+        """Whether all keys have a value."""
+        ...
+
+    def compare_set(self, key: str, expected: str, desired: str, /) -> bytes:
+        """Write a value unless there is one; the value that is there in the end."""
+        ...
 
 
 def group_of(mesh: DeviceMesh | None) -> Group:

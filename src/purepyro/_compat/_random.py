@@ -18,12 +18,6 @@ STANDARD_GAMMA: Any = private("torch:_standard_gamma", "gamma draws")
 SAMPLE_DIRICHLET: Any = private("torch:_sample_dirichlet", "Dirichlet draws")
 STANDARD_GAMMA_GRAD: Any = private("torch:_standard_gamma_grad", "gradients of gamma draws")
 DIRICHLET_GRAD: Any = private("torch:_dirichlet_grad", "gradients of Dirichlet draws")
-FRACTIONAL_MAX_POOL2D: Any = private(
-    "torch.nn.functional:_fractional_max_pool2d", "fractional max pooling"
-)
-FRACTIONAL_MAX_POOL3D: Any = private(
-    "torch.nn.functional:_fractional_max_pool3d", "fractional max pooling"
-)
 
 # Functions by which Pyro's distributions draw with gradients of their own.
 OMT_NORMAL: Any = private(

@@ -174,10 +174,8 @@ class Communicator:
             store.set(f"purepyro/alive/{self.rank}", "")
             time.sleep(_GRACE)
             gone = [rank for rank in gone if not store.check([f"purepyro/alive/{rank}"])]
-            agreed: bytes = store.compare_set(
-                "purepyro/failure", "", self._gone(gone, error, waited)
-            )
-            return agreed.decode()
+            reason = self._gone(gone, error, waited)
+            return store.compare_set("purepyro/failure", "", reason).decode()
         return self._gone(gone, error, waited)
 
     def _gone(self, ranks: list[int], error: str, waited: timedelta) -> str:

@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional, init
 
-from ..._compat._random import FRACTIONAL_MAX_POOL2D, FRACTIONAL_MAX_POOL3D
-
 Body = Callable[..., object]
 
 
@@ -27,13 +25,17 @@ def _functions(module: object, names: str) -> list[FunctionType]:
     return [function for function in found if isinstance(function, FunctionType)]
 
 
+_POOLS = _functions(
+    functional, "fractional_max_pool2d_with_indices fractional_max_pool3d_with_indices"
+)
+
 COMPOSITES = frozenset(
     _functions(
         functional,
         "alpha_dropout dropout dropout1d dropout2d dropout3d feature_alpha_dropout gumbel_softmax"
-        " fractional_max_pool2d_with_indices fractional_max_pool3d_with_indices"
         " multi_head_attention_forward rrelu",
     )
+    + _POOLS
     + _functions(torch, "lobpcg pca_lowrank svd_lowrank")
 )
 
@@ -84,17 +86,22 @@ def _init_kaiming_uniform(
         return tensor.uniform_(-bound, bound)
 
 
-def _body(function: Body) -> Body:
-    """A copy of a function of torch; whatever stands for one that is not there stays."""
-    return unchecked(function) if isinstance(function, FunctionType) else function
+def _pool(with_indices: FunctionType) -> Body:
+    """A pool without its indices, from the function that returns both."""
+
+    def pool(*args: object, return_indices: bool = False, **named: object) -> object:
+        found = unchecked(with_indices)(*args, **named)
+        return found if return_indices else cast("tuple[object, object]", found)[0]
+
+    return pool
 
 
 # The initialisers ask `torch.overrides` by its full name. The pools announce themselves under the
 # name of a dispatcher, which would call them again.
 REPLACED: Mapping[object, Body] = MappingProxyType(
     {
-        functional.fractional_max_pool2d: _body(FRACTIONAL_MAX_POOL2D),
-        functional.fractional_max_pool3d: _body(FRACTIONAL_MAX_POOL3D),
+        functional.fractional_max_pool2d: _pool(_POOLS[0]),
+        functional.fractional_max_pool3d: _pool(_POOLS[1]),
         init.uniform_: _init_uniform,
         init.normal_: _init_normal,
         init.kaiming_uniform_: _init_kaiming_uniform,

@@ -2,81 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from .._bits import _bounded
-from .._bits._shape import broadcast, plan
+from .._bits._shape import Plan, broadcast, plan
 from .._bits._words import normals, uniforms
 from .._source import KeySource
 
 Size = Sequence[int]
 Device = torch.device | str | int | None
-_Ignored = object
+Draw = Callable[[Plan, torch.dtype], Tensor]
 
 
-def rand(
-    source: KeySource,
-    *shape: int | Size,
-    size: Size | None = None,
-    out: Tensor | None = None,
-    dtype: torch.dtype | None = None,
-    device: Device = None,
-    requires_grad: bool = False,
-    **_: object,
-) -> Tensor:
-    """`torch.rand`."""
-    key = source.next_key(_device(out, device))
-    found = uniforms(plan(key, _size(shape, size)), _dtype(out, dtype))
-    return _finished(found, out, requires_grad)
+def _of_shape(draw: Draw) -> Callable[..., Tensor]:
+    """`torch.rand` or `torch.randn`, from what draws their values."""
+
+    def factory(
+        source: KeySource,
+        *shape: int | Size,
+        size: Size | None = None,
+        out: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        device: Device = None,
+        requires_grad: bool = False,
+        **_: object,
+    ) -> Tensor:
+        key = source.next_key(_device(out, device))
+        found = draw(plan(key, _size(shape, size)), _dtype(out, dtype))
+        return finished(found, out, requires_grad)
+
+    return factory
 
 
-def randn(
-    source: KeySource,
-    *shape: int | Size,
-    size: Size | None = None,
-    out: Tensor | None = None,
-    dtype: torch.dtype | None = None,
-    device: Device = None,
-    requires_grad: bool = False,
-    **_: object,
-) -> Tensor:
-    """`torch.randn`."""
-    key = source.next_key(_device(out, device))
-    found = normals(plan(key, _size(shape, size)), _dtype(out, dtype))
-    return _finished(found, out, requires_grad)
+def _like(draw: Draw) -> Callable[..., Tensor]:
+    """`torch.rand_like` or `torch.randn_like`, from what draws their values."""
+
+    def factory(
+        source: KeySource,
+        input: Tensor,
+        *,
+        dtype: torch.dtype | None = None,
+        device: Device = None,
+        requires_grad: bool = False,
+        **_: object,
+    ) -> Tensor:
+        key = source.next_key(_device(input, device))
+        found = draw(plan(key, tuple(input.shape)), dtype or input.dtype)
+        return finished(found, None, requires_grad)
+
+    return factory
 
 
-def rand_like(
-    source: KeySource,
-    input: Tensor,
-    *,
-    dtype: torch.dtype | None = None,
-    device: Device = None,
-    requires_grad: bool = False,
-    **_: object,
-) -> Tensor:
-    """`torch.rand_like`."""
-    key = source.next_key(_device(input, device))
-    found = uniforms(plan(key, tuple(input.shape)), dtype or input.dtype)
-    return _finished(found, None, requires_grad)
-
-
-def randn_like(
-    source: KeySource,
-    input: Tensor,
-    *,
-    dtype: torch.dtype | None = None,
-    device: Device = None,
-    requires_grad: bool = False,
-    **_: object,
-) -> Tensor:
-    """`torch.randn_like`."""
-    key = source.next_key(_device(input, device))
-    found = normals(plan(key, tuple(input.shape)), dtype or input.dtype)
-    return _finished(found, None, requires_grad)
+rand, randn = _of_shape(uniforms), _of_shape(normals)
+rand_like, randn_like = _like(uniforms), _like(normals)
 
 
 def randint(
@@ -100,7 +81,7 @@ def randint(
     key = source.next_key(_device(out, device))
     found = _bounded.between(plan(key, tuple(shape or ())), start, stop, torch.int64)
     wanted = dtype or (torch.int64 if out is None else out.dtype)
-    return _finished(found.to(wanted), out, False)
+    return finished(found.to(wanted), out)
 
 
 def randint_like(
@@ -132,7 +113,7 @@ def randperm(
     """`torch.randperm`."""
     found = _bounded.permutation(source.next_key(_device(out, device)), n)
     wanted = dtype or (torch.int64 if out is None else out.dtype)
-    return _finished(found.to(wanted), out, False)
+    return finished(found.to(wanted), out)
 
 
 def normal(
@@ -155,7 +136,7 @@ def normal(
         shape = tuple(size or ())
         key, wanted = source.next_key(_device(out, device)), _dtype(out, dtype)
     found = normals(plan(key, shape), wanted) * std + mean
-    return _finished(found, out, False)
+    return finished(found, out)
 
 
 def _bounds(numbers: list[int], low: int, high: int | None) -> tuple[int, int]:
@@ -192,7 +173,8 @@ def _device(like: Tensor | None, device: Device) -> torch.device:
     return torch.get_default_device() if like is None else like.device
 
 
-def _finished(found: Tensor, out: Tensor | None, requires_grad: bool) -> Tensor:
+def finished(found: Tensor, out: Tensor | None, requires_grad: bool = False) -> Tensor:
+    """A new tensor as torch's random calls return it: in ``out``, or by itself."""
     if out is not None:
         return out.resize_(found.shape).copy_(found)
     return found.requires_grad_() if requires_grad else found

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from ..._compat._transforms import batch_levels
+from .._source import KeySource
 
 
 def fill(target: Tensor, value: Tensor) -> Tensor:
@@ -16,3 +19,14 @@ def fill(target: Tensor, value: Tensor) -> Tensor:
     if batch_levels(value) <= batch_levels(target):
         return target.copy_(value)
     return value.to(target.dtype)
+
+
+def in_place(function: Callable[..., object]) -> Callable[..., Tensor]:
+    """The in-place version of a keyed function: `torch.dropout_` from `torch.dropout`."""
+
+    def written(source: KeySource, target: Tensor, *args: object, **named: object) -> Tensor:
+        found = function(source, target, *args, **named)
+        assert isinstance(found, Tensor)
+        return target if found is target else fill(target, found)
+
+    return written
