@@ -9,10 +9,10 @@ call into C, which is never interrupted half way; so is its release.
 Three kinds of state:
 
 * Pyro's handler stack, its stack of plates and its parameter store are lists and dicts of the
-  process. In the thread of a run they are others (:data:`_OWN`), and other threads do not notice.
+  process. In the thread of a run they are others (``_OWN``), and other threads do not notice.
 * The rest of Pyro's process-wide state has no room for that, so runs take turns, and keep what was
-  in :data:`_LEVELS`.
-* torch's modes, transforms and switches belong to the thread; :class:`Before` knows them.
+  in ``_LEVELS``.
+* torch's modes, transforms and switches belong to the thread; ``Before`` knows them.
 """
 
 from __future__ import annotations
@@ -381,7 +381,7 @@ def intact(fn: F) -> F:
 
 
 def settled(error: BaseException) -> BaseException:
-    """The error that a call ends by, after its blocks have ended; before :meth:`Before.put_back`.
+    """The error that a call ends by, after its blocks have ended; before ``Before.put_back()``.
 
     A block that is a generator, and whose end was cut short before it began, would end when the
     traceback is forgotten, some time later, and change what was put back by then. And one that was

@@ -63,7 +63,7 @@ class Module(Node):
 
     Source: ``pyro.nn.PyroModule``; the frozen-class design follows Equinox.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from purepyro import Module, PyroSample, apply, random
         >>> class Linear(Module):

@@ -1,7 +1,7 @@
 """One run of a model: hermetic, keyed, recorded.
 
 This is the machinery under ``apply``, ``init`` and the rest: it installs the handler that answers
-(:mod:`._handler`), keeps the sites (:mod:`._sites`), and guards what a run may not touch.
+(``._handler``), keeps the sites (``._sites``), and guards what a run may not touch.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Outcome(Generic[R]):
 
 @attrs.frozen(kw_only=True)
 class Setting:
-    """How to run, beyond the model and its arguments. See :class:`Answers`."""
+    """How to run, beyond the model and its arguments. See ``Answers``."""
 
     params: Mapping[str, Tensor] = attrs.field(factory=dict)
     values: Mapping[str, Tensor] = attrs.field(factory=dict)
@@ -169,7 +169,7 @@ class Joint:
 
 
 def jointly(models: tuple[Callable[..., object], ...], call: Call, body: Callable[[Joint], R]) -> R:
-    """What ``body`` returns, which runs the models, by :func:`execute`, and scores their sites."""
+    """What ``body`` returns, which runs the models, by ``execute()``, and scores their sites."""
     find = partial(_register_all, models, call) if len(models) > 1 else None
     substitution = Substitution((call.params, call.args, call.kwargs), find)
     joint = Joint(substitution, RunMode(call.key, substitution), models, call)

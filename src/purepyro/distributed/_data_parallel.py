@@ -58,7 +58,7 @@ class DataParallel(Generic[P]):
 
     Source: ``torch.nn.parallel.DistributedDataParallel``; ``jax.lax.pmean`` of gradients.
 
-    Example:
+    Examples:
         >>> import torch, torchopt, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.distributed import DataParallel, start
@@ -114,23 +114,23 @@ class DataParallel(Generic[P]):
             return self._of(link, self._plain).step(state, *args, **kwargs)
 
     def run(self, key: Key, num_steps: int, /, *args: P.args, **kwargs: P.kwargs) -> SVIRunResult:
-        """Initialise from ``key`` and take ``num_steps`` steps; see :meth:`SVI.run`.
+        """Initialise from ``key`` and take ``num_steps`` steps; see ``SVI.run()``.
 
         Raises:
             SupportError: on all ranks, if a loss is not finite, unless ``on_nonfinite`` is set; it
                 names the rank and the site.
-            RankError: as for :meth:`init`; also if a rank is lost in the run.
+            RankError: as for ``init()``; also if a rank is lost in the run.
         """
         return self._taken(num_steps, lambda svi: svi.run(key, num_steps, *args, **kwargs))
 
     def run_from(
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
-        """:meth:`run`, going on from a state: of another run, or of a checkpoint."""
+        """``run()``, going on from a state: of another run, or of a checkpoint."""
         return self._taken(num_steps, lambda svi: svi.run_from(state, num_steps, *args, **kwargs))
 
     def fit(self, key: Key, batches: Iterable[object], /, *, epochs: int = 1) -> SVIRunResult:
-        """Initialise on the first batch, and take a step for each; see :meth:`SVI.fit`.
+        """Initialise on the first batch, and take a step for each; see ``SVI.fit()``.
 
         Args:
             key: The same on every rank.
@@ -144,7 +144,7 @@ class DataParallel(Generic[P]):
     def fit_from(
         self, state: SVIState, batches: Iterable[object], /, *, epochs: int = 1
     ) -> SVIRunResult:
-        """:meth:`fit`, going on from a state."""
+        """``fit()``, going on from a state."""
         return self._fitted(
             of_leaves("state", state),
             batches,

@@ -16,7 +16,7 @@ PATIENCE = 15.0
 
 
 class Heart:
-    """Beats until the process ends, or :meth:`stop`.
+    """Beats until the process ends, or ``stop()``.
 
     Args:
         prefix: Under which of the store's names.

@@ -31,7 +31,7 @@ def start(*, timeout: timedelta = _HALF_AN_HOUR) -> Iterator[torch.device]:
     Yields:
         This process's device: ``cuda:LOCAL_RANK`` where there is CUDA, else the CPU.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> from purepyro.distributed import start
         >>> with start() as device:
