@@ -35,19 +35,18 @@ KINDS = {
 
 def public_names() -> dict[str, object]:
     """Every public object by its path, each once: under the module that is its home."""
-    found: dict[int, str] = {}
     objects: dict[str, object] = {}
     for module in MODULES:
         for name in importlib.import_module(module).__all__:
             value = getattr(importlib.import_module(module), name)
-            if inspect.ismodule(value):
-                continue
-            path = f"{module}.{name}"
-            if id(value) in found and isinstance(value, type):
-                # `purepyro.Ensemble` is the short name of `purepyro.ensemble.Ensemble`.
-                continue
-            found[id(value)] = path
-            objects[path] = value
+            # `purepyro.Ensemble` is the short name of `purepyro.ensemble.Ensemble`.
+            elsewhere = any(
+                value is getattr(importlib.import_module(other), name, None)
+                for other in MODULES
+                if other != module and name in importlib.import_module(other).__all__
+            )
+            if not inspect.ismodule(value) and not (module == "purepyro" and elsewhere):
+                objects[f"{module}.{name}"] = value
     return objects
 
 
@@ -151,8 +150,8 @@ def link_targets(objects: Mapping[str, object]) -> dict[str, str]:
         if isinstance(value, type):
             for text in (name, f"{name}()", path):
                 targets.setdefault(text, path)
-            for method, member in inspect.getmembers(value, callable):
-                if not method.startswith("_") and getattr(member, "__doc__", None):
+            for method, member in vars(value).items():
+                if not method.startswith("_") and callable(member) and member.__doc__:
                     for text in (f"{name}.{method}", f"{name}.{method}()"):
                         targets.setdefault(text, f"{path}.{method}")
         else:

@@ -79,13 +79,13 @@ print(f"log density of these values and the data: {log_density(model, {}, values
 #
 # Variational inference fits a *guide*, a distribution over the latent sites, to the posterior. `AutoMultivariateNormal`
 # is a normal distribution with correlations. `SVI` holds the settings; `run` takes the steps, and returns the last
-# state and the loss of every step. (A run of 1,000 steps or more is compiled, which takes a minute at first and is
-# then some hundred times faster; for so small a model the uncompiled loop is done before.)
+# state and the loss of every step. (A run of 1,000 steps or more is compiled: that takes up to a minute once, and makes the
+# steps hundreds of times faster. For these few, the uncompiled loop is done before.)
 
 # %%
 guide = AutoMultivariateNormal(model)
-svi = SVI(model, guide, torchopt.adam(0.02))
-state, losses = svi.run(random.key(1), 800, x, y)
+svi = SVI(model, guide, torchopt.adam(0.03))
+state, losses = svi.run(random.key(1), 400, x, y)
 print(f"loss: {losses[:50].mean():.1f} at first, {losses[-50:].mean():.1f} at last")
 for name, value in state.params.items():
     print(f"{name:16} {list(value.shape)}")
