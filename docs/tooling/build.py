@@ -81,7 +81,9 @@ def run_tutorial(script: Path, folder: Path) -> Tutorial:
         printed, figures = run_cell(module, cell.source, f"{script.name} cell {index}")
         page.append(f"```python\n{cell.source}\n```")
         if printed:
-            page.append(f'<div class="output" markdown>\n\n```text\n{printed.rstrip()}\n```\n\n</div>')
+            page.append(
+                f'<div class="output" markdown>\n\n```text\n{printed.rstrip()}\n```\n\n</div>'
+            )
             cell.outputs.append(nbformat.v4.new_output("stream", name="stdout", text=printed))
         for figure in figures:
             pictures += 1

@@ -176,9 +176,7 @@ def mend_docstrings(obj: griffe.Object, path: str, targets: Mapping[str, str]) -
     if isinstance(obj, griffe.Class):
         for member in obj.members.values():
             if isinstance(member, griffe.Function | griffe.Attribute) and member.docstring:
-                siblings = {
-                    f"{name}()": f"{path}.{name}" for name in obj.members if name[0] != "_"
-                }
+                siblings = {f"{name}()": f"{path}.{name}" for name in obj.members if name[0] != "_"}
                 text = with_links(
                     member.docstring.value, {**targets, **siblings}.get, f"{path}.{member.name}"
                 )

@@ -4,8 +4,9 @@
 # A classifier of digits with few pictures to learn from: is it as sure as it is right?
 #
 # A network is *calibrated* if those of its predictions that it makes with 70 % confidence are right in 70 % of the
-# cases. Networks trained to the point of most probability are usually too sure. Here the same network is trained twice:
-# once with weights that are learnt, once with weights that are random.
+# cases. Networks whose weights are a single best guess are often too sure, above all on data unlike those of the
+# training. Here the same network is trained twice: once with weights that are learnt, once with a last layer of random
+# weights.
 
 # %%
 import matplotlib.pyplot as plt
@@ -35,7 +36,8 @@ print(f"{len(x_train)} pictures to train, {len(x_test)} to test")
 # ## One network, two models
 #
 # `lift(net)` makes a model of any `torch.nn` network. Without a prior its weights are learnt; with one they are random
-# variables. The network itself is not changed.
+# variables. Priors go by the names of the weights: here those of the last layer, `"2.*"`. (With all 2,410 weights random
+# and 300 pictures, an independent guide learns little: the prior outweighs the data.) The network itself is not changed.
 
 
 # %%
@@ -51,13 +53,14 @@ class Classifier(Module):
 
 net = nn.Sequential(nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 10))
 learnt = Classifier(lift(net, reinitialize=True))
-bayesian = Classifier(lift(net, fan_in_normal(2.0)))
+bayesian = Classifier(lift(net, {"2.*": fan_in_normal(3.0)}, reinitialize=True))
 print(describe(bayesian))
 
 # %% [markdown]
 # ## Fit both
 #
-# The first has no latent sites, so its guide is empty. The second has a normal guide for each weight.
+# The first has no latent sites, so its guide is empty. The second has a normal guide for each random weight, and learns
+# the others beside it. The learning rate falls, so that the last steps settle.
 
 
 # %%
@@ -68,9 +71,10 @@ def nothing(x: Tensor, y: Tensor | None = None) -> None:
 svi = SVI(learnt, nothing, torchopt.adam(0.01))
 point, _ = svi.run(random.key(1), 300, x_train, y_train)
 
-guide = AutoNormal(bayesian, init_scale=0.03)
-svi = SVI(bayesian, guide, torchopt.adam(0.02), TraceMeanField_ELBO())
-posterior, losses = svi.run(random.key(2), 500, x_train, y_train)
+guide = AutoNormal(bayesian, init_scale=0.02)
+rate = torchopt.schedule.linear_schedule(0.05, 0.0025, 400, 0)
+svi = SVI(bayesian, guide, torchopt.adam(rate), TraceMeanField_ELBO())
+posterior, losses = svi.run(random.key(2), 400, x_train, y_train)
 print(f"loss: {losses[:20].mean():.0f} at first, {losses[-20:].mean():.0f} at last")
 
 # %% [markdown]
@@ -95,15 +99,19 @@ def report(name: str, predictive: Predictive[[Tensor, Tensor | None]], x: Tensor
     return probs
 
 
+print("undamaged pictures:")
+report("all weights learnt", of_point, x_test)
+report("last layer random", of_posterior, x_test)
+print("damaged pictures:")
 results = {
-    "learnt weights": report("learnt", of_point, x_hard),
-    "random weights": report("random", of_posterior, x_hard),
+    "all weights learnt": report("all weights learnt", of_point, x_hard),
+    "last layer random": report("last layer random", of_posterior, x_hard),
 }
-print("the same on undamaged pictures:")
-report("learnt", of_point, x_test)
-report("random", of_posterior, x_test)
 
 # %% [markdown]
+# On pictures like those of the training both are right equally often, and the single guess is well calibrated, while the
+# average is somewhat too modest. On damaged ones the single guess does not notice; the average does.
+#
 # ## The reliability diagram
 #
 # Predictions are sorted into bins by their confidence. On the diagonal the network is as sure as it is right; below it,
@@ -119,7 +127,7 @@ for axes, (name, probs) in zip(both, results.items(), strict=True):
     count = torch.bincount(bins, minlength=10)
     share = torch.zeros(10).index_add(0, bins, right) / count
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    axes.bar(edges[:-1] + 0.05, share.nan_to_num(), width=0.09, alpha=0.7)
+    axes.bar((edges[:-1] + 0.05).tolist(), share.nan_to_num().tolist(), width=0.09, alpha=0.7)
     axes.set(xlabel="confidence", title=name, xlim=(0, 1), ylim=(0, 1))
 both[0].set_ylabel("share that is right")
 figure.suptitle("Damaged digits: is it as sure as it is right?")
@@ -129,13 +137,13 @@ plt.show()
 # ## The pictures it doubts
 
 # %%
-probs = results["random weights"]
+probs = results["last layer random"]
 confidence = probs.max(-1).values
 figure, cells = plt.subplots(2, 8, figsize=(8, 2.6), layout="constrained")
 ranked = confidence.argsort()
 for row, chosen in zip(cells, (ranked[:8], ranked[-8:]), strict=True):
     for axes, index in zip(row, chosen.tolist(), strict=True):
-        axes.imshow(x_hard[index].reshape(8, 8), cmap="gray_r")
+        axes.imshow(x_hard[index].reshape(8, 8).numpy(), cmap="gray_r")
         guess = int(probs[index].argmax())
         axes.set_title(f"{guess}? {confidence[index]:.0%}", fontsize=8)
         axes.axis("off")

@@ -27,7 +27,9 @@ mean, sd = profile.mean(), profile.std()
 candidates = torch.cat([torch.arange(0, 110), torch.arange(145, 200)])
 chosen = candidates[random.permutation(random.key(0), len(candidates))[:40]].sort().values
 x, y = place[chosen], (profile[chosen] - mean) / sd
-print(f"{len(profile)} heights from {profile.min():.0f} m to {profile.max():.0f} m; {len(x)} are known")
+print(
+    f"{len(profile)} heights from {profile.min():.0f} m to {profile.max():.0f} m; {len(x)} are known"
+)
 
 # %% [markdown]
 # ## The model
@@ -90,7 +92,9 @@ hidden = torch.ones(len(profile), dtype=torch.bool)
 hidden[chosen] = False
 error = (profile - centre)[hidden]
 inside = (error.abs() < 1.645 * spread[hidden]).float().mean()
-print(f"hidden points: error {error.square().mean().sqrt():.0f} m, {inside:.0%} inside their 90 % interval")
+print(
+    f"hidden points: error {error.square().mean().sqrt():.0f} m, {inside:.0%} inside their 90 % interval"
+)
 
 # %% tags=["thumbnail"]
 figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
@@ -99,7 +103,9 @@ axes.fill_between(place, low, high, alpha=0.25, linewidth=0, label="90 %")
 axes.plot(place, centre, linewidth=2, label="predicted")
 axes.plot(place, profile, color="0.3", linewidth=1, linestyle="--", label="true profile")
 axes.plot(x, y * sd + mean, "o", color="C3", markersize=4, label="known heights")
-axes.set(xlabel="distance, km", ylabel="height, m", title="Sure at the known points, unsure in the gap")
+axes.set(
+    xlabel="distance, km", ylabel="height, m", title="Sure at the known points, unsure in the gap"
+)
 axes.legend(frameon=False, ncols=2)
 plt.show()
 

@@ -117,7 +117,9 @@ def report(name: str, draws: Tensor) -> None:
     error = (draws.mean(0) - rest).square().mean().sqrt()
     inside = int(((low <= rest) & (rest <= high)).sum())
     width = (high - low).mean()
-    print(f"{name:>8} pooling: error {error:.3f}, 90 % intervals {width:.2f} wide hold {inside} of 18")
+    print(
+        f"{name:>8} pooling: error {error:.3f}, 90 % intervals {width:.2f} wide hold {inside} of 18"
+    )
 
 
 alone = dist.Beta(1 + hits, 1 + ATTEMPTS - hits)
@@ -139,7 +141,15 @@ figure, axes = plt.subplots(figsize=(7, 5.5), layout="constrained")
 axes.axvline(float(hits.mean()) / ATTEMPTS, color="0.85", linewidth=1, label="all players")
 axes.hlines(rows, low, high, color="C0", alpha=0.35, linewidth=5, label="partial pooling, 90 %")
 axes.plot(rates.mean(0), rows, "o", color="C0", label="partial pooling, mean")
-axes.plot(hits / ATTEMPTS, rows, "|", color="C3", markersize=11, markeredgewidth=2, label="first 45 attempts")
+axes.plot(
+    hits / ATTEMPTS,
+    rows,
+    "|",
+    color="C3",
+    markersize=11,
+    markeredgewidth=2,
+    label="first 45 attempts",
+)
 axes.plot(rest, rows, "x", color="0.2", label="rest of the season")
 axes.set(yticks=rows.tolist(), yticklabels=players, xlabel="batting average")
 axes.set_title("Extreme starts are pulled to the middle, and the season agrees")

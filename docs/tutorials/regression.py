@@ -75,7 +75,9 @@ for guide in (AutoMultivariateNormal(model), AutoNormal(model)):
     # The log density of held-out patients, at the mean over draws of their density.
     density = LogLikelihood(model, state.params, posterior)(x_test, y_test)["score"]
     held_out = (density.logsumexp(0) - math.log(1_000)).mean()
-    print(f"{type(guide).__name__:23} loss {losses[-50:].mean():.1f}, held-out score {held_out:.3f}")
+    print(
+        f"{type(guide).__name__:23} loss {losses[-50:].mean():.1f}, held-out score {held_out:.3f}"
+    )
 
 # %% tags=["thumbnail"]
 figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
@@ -85,7 +87,9 @@ for shift, (name, posterior) in zip((-0.15, 0.15), intervals.items(), strict=Tru
     low, middle, high = posterior["coefficients"].quantile(torch.tensor([0.05, 0.5, 0.95]), dim=0)
     (line,) = axes.plot(middle, rows + shift, "o", markersize=4, label=name)
     axes.hlines(rows + shift, low, high, linewidth=2.5, color=line.get_color())
-axes.set(yticks=rows.tolist(), yticklabels=bunch.feature_names, xlabel="effect, in standard deviations")
+axes.set(
+    yticks=rows.tolist(), yticklabels=bunch.feature_names, xlabel="effect, in standard deviations"
+)
 axes.set_title("s1 to s4 are correlated: an independent guide is too sure of them")
 axes.invert_yaxis()
 axes.legend(frameon=False)
@@ -136,7 +140,9 @@ right = (probability > 0.5) == y_test.bool()
 log_score = dist.Bernoulli(probability).log_prob(y_test).mean()
 both = torch.stack([1 - probability, probability], -1)
 error = calibration_error(both, y_test.long(), num_bins=10)
-print(f"right: {right.float().mean():.1%}   log score: {log_score:.3f}   calibration error: {error:.3f}")
+print(
+    f"right: {right.float().mean():.1%}   log score: {log_score:.3f}   calibration error: {error:.3f}"
+)
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")

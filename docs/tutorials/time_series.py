@@ -120,7 +120,9 @@ truth = passengers[KNOWN:]
 error = ((middle - truth) / truth).abs().mean()
 naive = ((passengers[KNOWN - 12 : KNOWN].repeat(2) - truth) / truth).abs().mean()
 inside = ((low <= truth) & (truth <= high)).float().mean()
-print(f"mean error {error:.1%} (last year repeated: {naive:.1%}); {inside:.0%} inside the 90 % band")
+print(
+    f"mean error {error:.1%} (last year repeated: {naive:.1%}); {inside:.0%} inside the 90 % band"
+)
 
 # %% tags=["thumbnail"]
 year = 1949 + torch.arange(ALL) / 12

@@ -49,6 +49,9 @@ class Decoder(Module):
             pyro.sample("x", dist.ContinuousBernoulli(logits=logits).to_event(1), obs=x)
         return logits
 
+    def paint(self, z: Tensor) -> Tensor:
+        return self.decoder(z).sigmoid()
+
 
 class Encoder(Module):
     encoder: Lifted[[Tensor], Tensor]
@@ -105,10 +108,16 @@ print(f"loss of a picture: {per_epoch[0]:.1f} at first, {per_epoch[-1]:.1f} at l
 # %% [markdown]
 # ## Where the digits lie
 #
-# The encoder is a method of the guide, so it runs by `apply`. It never saw a label; the colours are put on afterwards.
+# A method of the guide runs by `apply` as well, with the parameters of the guide. It never saw a label; the colours are
+# put on afterwards.
+
 
 # %%
-mean, spread = apply(guide.point, state.params, random.key(2), pictures)
+def of(field: str) -> dict[str, Tensor]:
+    return {name: value for name, value in state.params.items() if name.startswith(field)}
+
+
+mean, _ = apply(guide.point, of("encoder."), random.key(2), pictures)
 figure, axes = plt.subplots(figsize=(6.5, 5), layout="constrained")
 dots = axes.scatter(*mean.T, c=digits, cmap="tab10", s=6)
 figure.colorbar(dots, ax=axes, ticks=range(10), label="digit")
@@ -121,17 +130,14 @@ plt.show()
 # A grid of points, decoded:
 
 # %% tags=["thumbnail"]
-SIDE = 14
+SIDE = 10
 line = torch.linspace(-2.2, 2.2, SIDE)
 grid = torch.cartesian_prod(-line, line).flip(1)
-painted = apply(model.decoder, decoder_params := {
-    name.removeprefix("decoder."): value
-    for name, value in state.params.items()
-    if name.startswith("decoder.")
-}, random.key(3), grid).sigmoid()
-sheet = painted.reshape(SIDE, SIDE, 8, 8).transpose(1, 2).reshape(SIDE * 8, SIDE * 8)
+painted = apply(model.paint, of("decoder."), random.key(3), grid)
+tiles = nn.functional.pad(painted.reshape(SIDE, SIDE, 8, 8), (1, 1, 1, 1))  # a margin of 1
+sheet = tiles.transpose(1, 2).reshape(SIDE * 10, SIDE * 10)
 figure, axes = plt.subplots(figsize=(5.5, 5.5), layout="constrained")
-axes.imshow(sheet, cmap="gray_r", extent=(-2.2, 2.2, -2.2, 2.2))
+axes.imshow(sheet.numpy(), cmap="gray_r", extent=(-2.2, 2.2, -2.2, 2.2))
 axes.set(xlabel="z, first", ylabel="z, second", title="What the model paints at each point")
 plt.show()
 
@@ -142,7 +148,6 @@ plt.show()
 
 # %%
 loss = TraceMeanField_ELBO()
-print(f"{len(decoder_params)} tensors of parameters in the decoder")
 for name, batch in (("as they are", pictures), ("upside down", pictures.flip(1))):
     bound = loss.loss(model, guide, state.params, random.key(4), batch) / ROWS
     print(f"{name}: loss of a picture {bound:.1f}")
