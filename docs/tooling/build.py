@@ -1,8 +1,8 @@
 """Builds the site: runs the tutorials, writes the pages to build/docs, and calls Zensical.
 
-A tutorial is a script of cells (`# %%`). Each cell runs here, and the page shows what it printed and
-drew; the notebook for download has the same. A cell with the tag "thumbnail" draws the picture of the
-gallery. A warning or an error in a tutorial ends the build.
+A tutorial is a script of cells (`# %%`). Each cell runs here, and the page shows what it printed
+and drew; the notebook for download has the same. A cell with the tag "thumbnail" draws the picture
+of the gallery. A warning or an error in a tutorial ends the build.
 
     python docs/tooling/build.py                # the whole site, into site/
     python docs/tooling/build.py --only vae     # the pages of one tutorial alone, into build/docs
@@ -33,6 +33,8 @@ import nbformat
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+
+from purepyro import _errors
 
 ROOT = Path(__file__).parents[2]
 DOCS, PAGES, SITE = ROOT / "docs", ROOT / "build" / "docs", ROOT / "site"
@@ -134,6 +136,18 @@ def gallery(done: list[Tutorial]) -> str:
     return '<div class="gallery">\n' + "\n".join(cards) + "\n</div>"
 
 
+def errors() -> str:
+    """The table of what is raised, from the classes themselves."""
+    rows = ["| error | is also | |", "|---|---|---|"]
+    for name, each in vars(_errors).items():
+        if isinstance(each, type) and issubclass(each, _errors.PurepyroError):
+            others = [base for base in each.__mro__[2:] if base.__module__ == "builtins"][:1]
+            also = ", ".join(f"`{base.__name__}`" for base in others)
+            says = (each.__doc__ or "").split("\n\n")[0].replace("``", "`")
+            rows.append(f"| `{name}` | {also} | {' '.join(says.split())} |")
+    return "\n".join(rows[:2] + rows[3:])  # the root has an entry of its own
+
+
 def write_pages(only: str | None = None) -> None:
     """All pages, as Zensical reads them."""
     if PAGES.exists():
@@ -147,9 +161,16 @@ def write_pages(only: str | None = None) -> None:
             warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.* is deprecated")
             done.append(run_tutorial(script, PAGES / "tutorials"))
         print(f"{script.stem}: {time.perf_counter() - start:.1f} s", flush=True)
-    index = PAGES / "tutorials" / "index.md"
-    text = index.read_text(encoding="utf-8")
-    index.write_text(text.replace("<!-- gallery -->", gallery(done)), encoding="utf-8")
+    fill(PAGES / "tutorials" / "index.md", "<!-- gallery -->", gallery(done))
+    fill(PAGES / "reference" / "errors.md", "<!-- errors -->", errors())
+
+
+def fill(page: Path, mark: str, text: str) -> None:
+    """Put a text in the place of a mark."""
+    old = page.read_text(encoding="utf-8")
+    if mark not in old:
+        raise RuntimeError(f"{page.name} has no {mark}.")
+    page.write_text(old.replace(mark, text), encoding="utf-8")
 
 
 def build_site() -> None:

@@ -85,7 +85,7 @@ def annotation_of(
 class PublicApi(griffe.Extension):
     """Mends what griffe cannot know from the text of the sources."""
 
-    def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:  # noqa: ARG002
+    def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
         """Called once all modules are read."""
         if pkg.path != "purepyro":
             return

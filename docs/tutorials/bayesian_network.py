@@ -3,12 +3,14 @@
 #
 # A classifier of digits with few pictures to learn from: is it as sure as it is right?
 #
-# A network is *calibrated* if those of its predictions that it makes with 70 % confidence are right in 70 % of the
-# cases. Networks whose weights are a single best guess are often too sure, above all on data unlike those of the
-# training. Here the same network is trained twice: once with weights that are learnt, once with a last layer of random
-# weights.
+# A network is *calibrated* if those of its predictions that it makes with 70 % confidence are
+# right in 70 % of the cases. Networks whose weights are a single best guess are often too sure,
+# above all on data unlike those of the training. Here the same network is trained twice: once with
+# weights that are learnt, once with a last layer of random weights.
 
 # %%
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pyro
 import pyro.distributions as dist
@@ -16,12 +18,13 @@ import torch
 import torchopt
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
+from torchopt.schedule import linear_schedule
 
 from purepyro import Lifted, Module, describe, fan_in_normal, lift, random
 from purepyro.ensemble import calibration_error
 from purepyro.infer import SVI, AutoNormal, Predictive, TraceMeanField_ELBO
 
-bunch = load_digits()
+bunch: Any = load_digits()
 order = random.permutation(random.key(0), len(bunch.target))
 x = torch.tensor(bunch.data, dtype=torch.float32)[order] / 16.0
 y = torch.tensor(bunch.target)[order]
@@ -35,9 +38,10 @@ print(f"{len(x_train)} pictures to train, {len(x_test)} to test")
 # %% [markdown]
 # ## One network, two models
 #
-# `lift(net)` makes a model of any `torch.nn` network. Without a prior its weights are learnt; with one they are random
-# variables. Priors go by the names of the weights: here those of the last layer, `"2.*"`. (With all 2,410 weights random
-# and 300 pictures, an independent guide learns little: the prior outweighs the data.) The network itself is not changed.
+# `lift(net)` makes a model of any `torch.nn` network. Without a prior its weights are learnt; with
+# one they are random variables. Priors go by the names of the weights: here those of the last
+# layer, `"2.*"`. (With all 2,410 weights random and 300 pictures, an independent guide learns
+# little: the prior outweighs the data.) The network itself is not changed.
 
 
 # %%
@@ -59,8 +63,9 @@ print(describe(bayesian))
 # %% [markdown]
 # ## Fit both
 #
-# The first has no latent sites, so its guide is empty. The second has a normal guide for each random weight, and learns
-# the others beside it. The learning rate falls, so that the last steps settle.
+# The first has no latent sites, so its guide is empty. The second has a normal guide for each
+# random weight, and learns the others beside it. The learning rate falls, so that the last steps
+# settle.
 
 
 # %%
@@ -72,7 +77,7 @@ svi = SVI(learnt, nothing, torchopt.adam(0.01))
 point, _ = svi.run(random.key(1), 300, x_train, y_train)
 
 guide = AutoNormal(bayesian, init_scale=0.02)
-rate = torchopt.schedule.linear_schedule(0.05, 0.0025, 400, 0)
+rate = linear_schedule(0.05, 0.0025, 400, 0)
 svi = SVI(bayesian, guide, torchopt.adam(rate), TraceMeanField_ELBO())
 posterior, losses = svi.run(random.key(2), 400, x_train, y_train)
 print(f"loss: {losses[:20].mean():.0f} at first, {losses[-20:].mean():.0f} at last")
@@ -80,7 +85,8 @@ print(f"loss: {losses[:20].mean():.0f} at first, {losses[-20:].mean():.0f} at la
 # %% [markdown]
 # ## Predict
 #
-# Probabilities are averaged over 100 draws of the weights. Where the draws disagree, the average is less sure.
+# Probabilities are averaged over 100 draws of the weights. Where the draws disagree, the average
+# is less sure.
 
 
 # %%
@@ -91,7 +97,7 @@ of_posterior = Predictive(
 
 
 def report(name: str, predictive: Predictive[[Tensor, Tensor | None]], x: Tensor) -> Tensor:
-    probs = predictive(random.key(3), x)["logits"].softmax(-1).mean(0)
+    probs = predictive(random.key(3), x, None)["logits"].softmax(-1).mean(0)
     right = (probs.argmax(-1) == y_test).float().mean()
     score = dist.Categorical(probs).log_prob(y_test).mean()
     error = calibration_error(probs, y_test, num_bins=10)
@@ -109,13 +115,14 @@ results = {
 }
 
 # %% [markdown]
-# On pictures like those of the training both are right equally often, and the single guess is well calibrated, while the
-# average is somewhat too modest. On damaged ones the single guess does not notice; the average does.
+# On pictures like those of the training both are right equally often, and the single guess is well
+# calibrated, while the average is somewhat too modest. On damaged ones the single guess does not
+# notice; the average does.
 #
 # ## The reliability diagram
 #
-# Predictions are sorted into bins by their confidence. On the diagonal the network is as sure as it is right; below it,
-# too sure.
+# Predictions are sorted into bins by their confidence. On the diagonal the network is as sure as
+# it is right; below it, too sure.
 
 # %% tags=["thumbnail"]
 edges = torch.linspace(0.0, 1.0, 11)
@@ -151,5 +158,5 @@ figure.suptitle("Least and most sure")
 plt.show()
 
 # %% [markdown]
-# Another way to the same end is an ensemble: [two hundred networks at once](ensemble.md). More on scores:
-# [Ensembles](../ensembles.md#calibration).
+# Another way to the same end is an ensemble: [two hundred networks at once](ensemble.md). More on
+# scores: [Ensembles](../ensembles.md#calibration).

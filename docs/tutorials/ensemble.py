@@ -1,13 +1,16 @@
 # %% [markdown]
 # # Two hundred networks at once
 #
-# An ensemble that is also a search: 200 members, each with its own learning rate and prior, trained as one; then the
-# best are kept and predict together.
+# An ensemble that is also a search: 200 members, each with its own learning rate and prior,
+# trained as one; then the best are kept and predict together.
 #
-# An ensemble here is one stacked state: a step of all members is one `torch.vmap`, so 200 small networks cost little
-# more than one. And since each member may have settings of its own, the search for good settings is one run.
+# An ensemble here is one stacked state: a step of all members is one `torch.vmap`, so 200 small
+# networks cost little more than one. And since each member may have settings of its own, the
+# search for good settings is one run.
 
 # %%
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pyro
 import pyro.distributions as dist
@@ -20,7 +23,7 @@ from purepyro import Ensemble, Lifted, Module, Prior, PyroSample, lift, random
 from purepyro.ensemble import quantile_calibration_error
 from purepyro.infer import SVI, AutoDelta, Trace_ELBO, scale
 
-bunch = load_diabetes(scaled=False)
+bunch: Any = load_diabetes(scaled=False)
 columns = torch.tensor(bunch.data, dtype=torch.float32)
 score = torch.tensor(bunch.target, dtype=torch.float32)
 order = random.permutation(random.key(0), len(score))
@@ -32,8 +35,9 @@ print(f"{len(train)} patients to train, {len(valid)} to choose, {len(test)} to t
 # %% [markdown]
 # ## A model with settings
 #
-# A field may be a tensor, so a setting may be one: the width of the prior here. `make_svi` makes the SVI of a member from
-# its slice of the settings, and is called inside the `vmap`. `scale` takes the learning rate.
+# A field may be a tensor, so a setting may be one: the width of the prior here. `make_svi` makes
+# the SVI of a member from its slice of the settings, and is called inside the `vmap`. `scale`
+# takes the learning rate.
 
 
 # %%
@@ -80,8 +84,8 @@ print(f"losses: {tuple(losses.shape)}, best {losses[-1].min():.1f}, worst {losse
 # %% [markdown]
 # ## Choose
 #
-# Each member's loss on the patients kept for choosing: the negative log density of a row under that member alone. It is
-# the likelihood part of the ELBO, and all members take it in one `vmap`.
+# Each member's loss on the patients kept for choosing: the negative log density of a row under
+# that member alone. It is the likelihood part of the ELBO, and all members take it in one `vmap`.
 
 
 # %%
@@ -111,8 +115,8 @@ plt.show()
 # %% [markdown]
 # ## Predict together
 #
-# The mixture of the twenty best, on patients that nobody has seen. Its variance has two parts: the noise that the
-# members see (aleatoric), and what they disagree on (epistemic).
+# The mixture of the twenty best, on patients that nobody has seen. Its variance has two parts: the
+# noise that the members see (aleatoric), and what they disagree on (epistemic).
 
 # %%
 chosen = ensemble.select(state, best)
@@ -123,11 +127,12 @@ for name, members in groups.items():
     error = quantile_calibration_error(predictive.cdf(random.key(4), x[test], y[test]))
     print(f"{name:10} loss {nll:.3f}   calibration error {error:.4f}")
 
-mean, epistemic, aleatoric = ensemble.predictive(chosen).predict(random.key(5), x[test])
+mean, epistemic, aleatoric = ensemble.predictive(chosen).predict(random.key(5), x[test], None)
 noise, disagreement = aleatoric.sqrt().mean(), epistemic.sqrt().mean()
 print(f"noise {noise:.2f}, disagreement {disagreement:.2f} (in standard deviations of the score)")
 
 # %% [markdown]
-# The state of an ensemble is a tree of tensors: `ensemble.member(state, 3)` is an ordinary `SVIState`, `save` and `load`
-# take it whole, and a run goes on with `run_from`. [Ensembles](../ensembles.md) has the rest: bootstraps, members that
-# go bad, memory, and more than one machine.
+# The state of an ensemble is a tree of tensors: `ensemble.member(state, 3)` is an ordinary
+# `SVIState`, `save` and `load` take it whole, and a run goes on with `run_from`.
+# [Ensembles](../ensembles.md) has the rest: bootstraps, members that go bad, memory, and more than
+# one machine.

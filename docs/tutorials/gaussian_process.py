@@ -3,8 +3,9 @@
 #
 # The height of a hillside, measured at 40 places: what lies between, and how sure can one be?
 #
-# The data are a profile through the elevation model of the Jacksboro fault in Tennessee, which comes with matplotlib.
-# We keep 40 of its points, with a gap, and compare the prediction with the rest.
+# The data are a profile through the elevation model of the Jacksboro fault in Tennessee, which
+# comes with matplotlib. We keep 40 of its points, with a gap, and compare the prediction with the
+# rest.
 
 # %%
 import matplotlib.pyplot as plt
@@ -27,16 +28,14 @@ mean, sd = profile.mean(), profile.std()
 candidates = torch.cat([torch.arange(0, 110), torch.arange(145, 200)])
 chosen = candidates[random.permutation(random.key(0), len(candidates))[:40]].sort().values
 x, y = place[chosen], (profile[chosen] - mean) / sd
-print(
-    f"{len(profile)} heights from {profile.min():.0f} m to {profile.max():.0f} m; {len(x)} are known"
-)
+print(f"{len(profile)} heights, {profile.min():.0f} to {profile.max():.0f} m; {len(x)} are known")
 
 # %% [markdown]
 # ## The model
 #
-# A Gaussian process says that any heights are jointly normal, with a covariance that falls with their distance. Its
-# three parameters (how far, how high, how rough) get priors. `kernel` and `predict` are ordinary methods: a model is
-# a class.
+# A Gaussian process says that any heights are jointly normal, with a covariance that falls with
+# their distance. Its three parameters (how far, how high, how rough) get priors. `kernel` and
+# `predict` are ordinary methods: a model is a class.
 
 
 # %%
@@ -69,7 +68,8 @@ class Hillside(Module):
 # %% [markdown]
 # ## Fit
 #
-# Forty points fix three numbers well, so a point estimate will do: `AutoDelta` finds the most probable values.
+# Forty points fix three numbers well, so a point estimate will do: `AutoDelta` finds the most
+# probable values.
 
 # %%
 model = Hillside()
@@ -92,9 +92,8 @@ hidden = torch.ones(len(profile), dtype=torch.bool)
 hidden[chosen] = False
 error = (profile - centre)[hidden]
 inside = (error.abs() < 1.645 * spread[hidden]).float().mean()
-print(
-    f"hidden points: error {error.square().mean().sqrt():.0f} m, {inside:.0%} inside their 90 % interval"
-)
+typical = error.square().mean().sqrt()
+print(f"hidden points: error {typical:.0f} m, {inside:.0%} inside their 90 % interval")
 
 # %% tags=["thumbnail"]
 figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
@@ -112,7 +111,9 @@ plt.show()
 # %% [markdown]
 # ## How sure of the parameters?
 #
-# A point estimate ignores what is not known about `length` itself. With `AutoMultivariateNormal` in place of
-# `AutoDelta`, draw its parameters and average the predictions over them: `torch.vmap` of the two lines above.
+# A point estimate ignores what is not known about `length` itself. With `AutoMultivariateNormal`
+# in place of `AutoDelta`, draw its parameters and average the predictions over them: `torch.vmap`
+# of the two lines above.
 #
-# A process of thousands of points needs approximations, such as inducing points; they are models like any other.
+# A process of thousands of points needs approximations, such as inducing points; they are models
+# like any other.

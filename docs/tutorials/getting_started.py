@@ -3,10 +3,13 @@
 #
 # A line through real data: declare a model, run it, fit it, and predict with an honest interval.
 #
-# Install purepyro first: [Install](../install.md). You need to know what a prior and a posterior are, and some
-# PyTorch. Knowing Pyro or NumPyro helps: distributions, `pyro.sample` and `pyro.plate` are Pyro's own.
+# Install purepyro first: [Install](../install.md). You need to know what a prior and a posterior
+# are, and some PyTorch. Knowing Pyro or NumPyro helps: distributions, `pyro.sample` and
+# `pyro.plate` are Pyro's own.
 
 # %%
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pyro
 import pyro.distributions as dist
@@ -21,11 +24,11 @@ from purepyro.infer import SVI, AutoMultivariateNormal, Predictive
 # %% [markdown]
 # ## The data
 #
-# The diabetes data of Efron et al. (2004), which come with scikit-learn: 442 patients, their body mass index, and how
-# far the disease went in the year after.
+# The diabetes data of Efron et al. (2004), which come with scikit-learn: 442 patients, their body
+# mass index, and how far the disease went in the year after.
 
 # %%
-bunch = load_diabetes(scaled=False)
+bunch: Any = load_diabetes(scaled=False)
 bmi = torch.tensor(bunch.data[:, 2], dtype=torch.float32)
 progress = torch.tensor(bunch.target, dtype=torch.float32)
 x, y = (bmi - bmi.mean()) / bmi.std(), (progress - progress.mean()) / progress.std()
@@ -34,8 +37,9 @@ print(f"{len(x)} patients, body mass index {bmi.min():.0f} to {bmi.max():.0f}")
 # %% [markdown]
 # ## Declare the model
 #
-# A model is a class. Its random variables are fields, declared in the class body by `PyroSample`; `forward` says how
-# they make the data. Reading a field, `self.slope`, gives a `Tensor`: the value in this run.
+# A model is a class. Its random variables are fields, declared in the class body by `PyroSample`;
+# `forward` says how they make the data. Reading a field, `self.slope`, gives a `Tensor`: the value
+# in this run.
 
 
 # %%
@@ -54,13 +58,14 @@ model = Line()
 print(describe(model, x, y))
 
 # %% [markdown]
-# The fields are read *before* the plate: one slope for all patients. A field that is first read inside of a plate is
-# drawn for each of its rows, and warns; the [tutorial on hierarchical models](hierarchical.md) shows when that is meant.
+# The fields are read *before* the plate: one slope for all patients. A field that is first read
+# inside of a plate is drawn for each of its rows, and warns; the [tutorial on hierarchical
+# models](hierarchical.md) shows when that is meant.
 #
 # ## Run it
 #
-# A model holds no values. To run it, give it its parameters (this one has none to learn, so `{}`) and a key for its
-# draws. The same arguments give the same result, whatever ran before.
+# A model holds no values. To run it, give it its parameters (this one has none to learn, so `{}`)
+# and a key for its draws. The same arguments give the same result, whatever ran before.
 
 # %%
 key = random.key(0)
@@ -77,10 +82,11 @@ print(f"log density of these values and the data: {log_density(model, {}, values
 # %% [markdown]
 # ## Fit it
 #
-# Variational inference fits a *guide*, a distribution over the latent sites, to the posterior. `AutoMultivariateNormal`
-# is a normal distribution with correlations. `SVI` holds the settings; `run` takes the steps, and returns the last
-# state and the loss of every step. (A run of 1,000 steps or more is compiled: that takes up to a minute once, and makes the
-# steps hundreds of times faster. For these few, the uncompiled loop is done before.)
+# Variational inference fits a *guide*, a distribution over the latent sites, to the posterior.
+# `AutoMultivariateNormal` is a normal distribution with correlations. `SVI` holds the settings;
+# `run` takes the steps, and returns the last state and the loss of every step. (A run of 1,000
+# steps or more is compiled: that takes up to a minute once, and makes the steps hundreds of times
+# faster. For these few, the uncompiled loop is done before.)
 
 # %%
 guide = AutoMultivariateNormal(model)
@@ -91,7 +97,8 @@ for name, value in state.params.items():
     print(f"{name:16} {list(value.shape)}")
 
 # %% [markdown]
-# All that was learnt is in `state.params`, a plain dict of tensors. Has the loss settled? Look at its curve.
+# All that was learnt is in `state.params`, a plain dict of tensors. Has the loss settled? Look at
+# its curve.
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
@@ -102,8 +109,9 @@ plt.show()
 # %% [markdown]
 # ## The posterior
 #
-# `Predictive` runs the model at draws of the guide. Without `y` the data are drawn too: predictions for new patients.
-# Deterministic results, latent sites and predictions all come as `(draws, ...)`.
+# `Predictive` runs the model at draws of the guide. Without `y` the data are drawn too:
+# predictions for new patients. Deterministic results, latent sites and predictions all come as
+# `(draws, ...)`.
 
 # %%
 grid = torch.linspace(float(x.min()), float(x.max()), 60)
@@ -147,5 +155,6 @@ print(f"{inside.float().mean():.0%} of the patients lie in their 90 % interval")
 # %% [markdown]
 # ## Where to go on
 #
-# More columns and a yes-or-no outcome: [regression](regression.md). Groups that borrow from each other:
-# [hierarchical models](hierarchical.md). Which guide, or MCMC: [which inference when](../which_inference.md).
+# More columns and a yes-or-no outcome: [regression](regression.md). Groups that borrow from each
+# other: [hierarchical models](hierarchical.md). Which guide, or MCMC: [which inference
+# when](../which_inference.md).

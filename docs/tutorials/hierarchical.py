@@ -1,11 +1,12 @@
 # %% [markdown]
 # # Hierarchical models
 #
-# Eighteen baseball players, 45 attempts each: what partial pooling is, how fields and plates say it, and what it gains.
+# Eighteen baseball players, 45 attempts each: what partial pooling is, how fields and plates say
+# it, and what it gains.
 #
-# The data of Efron and Morris (1977): for each player the hits in his first 45 times at bat of the season of 1970, and
-# his average in the rest of that season, which is what one would like to know. Forty-five attempts say little: who hit
-# 18 of 45 was lucky too.
+# The data of Efron and Morris (1977): for each player the hits in his first 45 times at bat of the
+# season of 1970, and his average in the rest of that season, which is what one would like to know.
+# Forty-five attempts say little: who hit 18 of 45 was lucky too.
 
 # %%
 import warnings
@@ -22,8 +23,9 @@ from purepyro.infer import SVI, AutoMultivariateNormal, Predictive
 
 # fmt: off
 players = [
-    "Clemente", "F. Robinson", "F. Howard", "Johnstone", "Berry", "Spencer", "Kessinger", "Alvarado", "Santo",
-    "Swoboda", "Unser", "Williams", "Scott", "Petrocelli", "E. Rodriguez", "Campaneris", "Munson", "Alvis",
+    "Clemente", "F. Robinson", "F. Howard", "Johnstone", "Berry", "Spencer", "Kessinger",
+    "Alvarado", "Santo", "Swoboda", "Unser", "Williams", "Scott", "Petrocelli", "E. Rodriguez",
+    "Campaneris", "Munson", "Alvis",
 ]
 hits = torch.tensor([18.0, 17, 16, 15, 14, 14, 13, 12, 11, 11, 10, 10, 10, 10, 10, 9, 8, 7])
 rest = torch.tensor([
@@ -36,12 +38,12 @@ ATTEMPTS = 45
 # %% [markdown]
 # ## Fields and plates
 #
-# Each player has an ability; the abilities share a mean and a spread, which are learnt too. So every player tells
-# something about the others. In the class below `ability` is read inside the plate of players, and through its prior
-# so are `mean` and `spread`.
+# Each player has an ability; the abilities share a mean and a spread, which are learnt too. So
+# every player tells something about the others. In the class below `ability` is read inside the
+# plate of players, and through its prior so are `mean` and `spread`.
 #
-# A field is drawn at its first read. If that is inside a plate, what is meant? `local=True` says: one for each row of
-# the plate. `local=False` says: one, whatever plate reads it first.
+# A field is drawn at its first read. If that is inside a plate, what is meant? `local=True` says:
+# one for each row of the plate. `local=False` says: one, whatever plate reads it first.
 
 
 # %%
@@ -66,8 +68,9 @@ print(describe(model, attempts, hits))
 # %% [markdown]
 # ### The trap
 #
-# Without `local=` a field that is first read in a plate is local to it, as in Pyro. Had we left it out, each player
-# would have had a mean and a spread of his own, and nothing would be pooled. That warns, and `describe` shows it:
+# Without `local=` a field that is first read in a plate is local to it, as in Pyro. Had we left it
+# out, each player would have had a mean and a spread of his own, and nothing would be pooled. That
+# warns, and `describe` shows it:
 
 
 # %%
@@ -85,8 +88,8 @@ with warnings.catch_warnings(record=True) as caught:
 print(str(caught[0].message).split(". ")[0])
 
 # %% [markdown]
-# Reading the field before the plate (`mean = self.mean`) says the same as `local=False`, for fields that `forward`
-# itself reads. [Fields in plates](../plates.md) has the whole story.
+# Reading the field before the plate (`mean = self.mean`) says the same as `local=False`, for
+# fields that `forward` itself reads. [Fields in plates](../plates.md) has the whole story.
 #
 # ## Fit
 #
@@ -107,8 +110,9 @@ print(rates.shape)
 # %% [markdown]
 # ## Who is right about the rest of the season?
 #
-# Three predictions: every player by his own 45 attempts (no pooling), everyone by what all did together (complete
-# pooling), and the posterior. The first two are simple enough for the exact posterior, a Beta distribution.
+# Three predictions: every player by his own 45 attempts (no pooling), everyone by what all did
+# together (complete pooling), and the posterior. The first two are simple enough for the exact
+# posterior, a Beta distribution.
 
 
 # %%
@@ -131,8 +135,9 @@ report("complete", random.sample(random.Key(keys[1]), together, [2_000]))
 report("partial", rates)
 
 # %% [markdown]
-# Without pooling the errors are nearly twice as large, and the intervals too wide. Complete pooling guesses as well on
-# average, but is far too sure: it takes all players for equal. Partial pooling did not have to choose.
+# Without pooling the errors are nearly twice as large, and the intervals too wide. Complete
+# pooling guesses as well on average, but is far too sure: it takes all players for equal. Partial
+# pooling did not have to choose.
 
 # %% tags=["thumbnail"]
 low, high = rates.quantile(torch.tensor([0.05, 0.95]), dim=0)
@@ -160,8 +165,9 @@ plt.show()
 # %% [markdown]
 # ## A new player
 #
-# The model knows players in general too. For one who was never seen, give `Predictive` the posterior of what is shared
-# and leave his ability to its prior: any number of rows in the plate will do.
+# The model knows players in general too. For one who was never seen, give `Predictive` the
+# posterior of what is shared and leave his ability to its prior: any number of rows in the plate
+# will do.
 
 # %%
 shared = ["mean", "spread"]
@@ -174,5 +180,6 @@ low, high = rate.quantile(torch.tensor([0.05, 0.95])).tolist()
 print(f"a new player's average: {rate.mean():.3f}, 90 % between {low:.3f} and {high:.3f}")
 
 # %% [markdown]
-# A normal guide in log odds is an approximation: small spreads are under-explored, which shows where groups are many
-# and data are few. [Which inference when](../which_inference.md) tells when MCMC is worth its cost.
+# A normal guide in log odds is an approximation: small spreads are under-explored, which shows
+# where groups are many and data are few. [Which inference when](../which_inference.md) tells when
+# MCMC is worth its cost.

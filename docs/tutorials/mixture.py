@@ -1,13 +1,16 @@
 # %% [markdown]
 # # A mixture, and who belongs where
 #
-# Three clusters of iris flowers, found without their labels: discrete sites are summed out exactly, and give back each
-# flower's responsibilities.
+# Three clusters of iris flowers, found without their labels: discrete sites are summed out
+# exactly, and give back each flower's responsibilities.
 #
-# Which cluster a row belongs to is a discrete latent variable. It has no gradient, and a guide for it would be a noisy
-# affair. But there are only three values: `TraceEnum_ELBO` sums over them, exactly, at every step.
+# Which cluster a row belongs to is a discrete latent variable. It has no gradient, and a guide for
+# it would be a noisy affair. But there are only three values: `TraceEnum_ELBO` sums over them,
+# exactly, at every step.
 
 # %%
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pyro
 import pyro.distributions as dist
@@ -20,7 +23,7 @@ from torch import Tensor
 from purepyro import Module, PyroSample, random
 from purepyro.infer import SVI, AutoDelta, TraceEnum_ELBO, init_to_value
 
-bunch = load_iris()
+bunch: Any = load_iris()
 raw = torch.tensor(bunch.data[:, 2:], dtype=torch.float32)  # length and width of the petals, cm
 species = torch.tensor(bunch.target)
 x = (raw - raw.mean(0)) / raw.std(0)
@@ -29,8 +32,9 @@ print(f"{len(x)} flowers, {x.shape[1]} measurements")
 # %% [markdown]
 # ## The model
 #
-# Weights, and for each cluster a centre and a spread in two directions. The clusters share nothing, so their fields
-# are declared with the shape `(3, 2)`. `infer={"enumerate": "parallel"}` marks the site that is to be summed out.
+# Weights, and for each cluster a centre and a spread in two directions. The clusters share
+# nothing, so their fields are declared with the shape `(3, 2)`. `infer={"enumerate": "parallel"}`
+# marks the site that is to be summed out.
 
 # %%
 CLUSTERS = 3
@@ -51,9 +55,9 @@ class Mixture(Module):
 # %% [markdown]
 # ## Fit
 #
-# `AutoDelta` finds the most probable weights, centres and spreads. It must not see `k`, which is summed out, so that
-# site is hidden from it. A mixture has many local optima, and where it starts matters: three flowers of the data, far
-# apart, are a fair guess.
+# `AutoDelta` finds the most probable weights, centres and spreads. It must not see `k`, which is
+# summed out, so that site is hidden from it. A mixture has many local optima, and where it starts
+# matters: three flowers of the data, far apart, are a fair guess.
 
 # %%
 model = Mixture()
@@ -73,8 +77,8 @@ for weight, centre in zip(found["weights"], centres, strict=True):
 # %% [markdown]
 # ## Responsibilities
 #
-# What was summed out can be had back: for each flower, the probability that it came from each cluster. Compared to the
-# species, which the model never saw:
+# What was summed out can be had back: for each flower, the probability that it came from each
+# cluster. Compared to the species, which the model never saw:
 
 # %%
 marginals = elbo.compute_marginals(model, guide, state.params, random.key(1), x)
@@ -87,12 +91,12 @@ print("in doubt (less than 90 % sure):", int((responsibilities.max(-1).values < 
 # %% tags=["thumbnail"]
 figure, axes = plt.subplots(figsize=(7, 4.8), layout="constrained")
 colours = torch.tensor([[0.12, 0.47, 0.71], [1.0, 0.5, 0.05], [0.17, 0.63, 0.17]])
-jitter = 0.02 * random.normal(random.key(2), *raw.shape)
-axes.scatter(*(raw + jitter).T, c=(responsibilities @ colours).clamp(0, 1), s=28)
+dots = raw + 0.02 * random.normal(random.key(2), *raw.shape)
+axes.scatter(dots[:, 0], dots[:, 1], c=(responsibilities @ colours).clamp(0, 1), s=28)
 angle = torch.linspace(0, 2 * torch.pi, 100)
 for centre, spread, colour in zip(centres, found["spreads"] * raw.std(0), colours, strict=True):
     ring = centre + 2 * spread * torch.stack([angle.cos(), angle.sin()], 1)
-    axes.plot(*ring.T, color=colour.tolist())
+    axes.plot(ring[:, 0], ring[:, 1], color=colour.tolist())
 axes.set(xlabel="length of the petals, cm", ylabel="width of the petals, cm")
 axes.set_title("Colours are mixed by responsibility: between two clusters, a flower is both")
 plt.show()
@@ -100,8 +104,8 @@ plt.show()
 # %% [markdown]
 # ## Draws instead of marginals
 #
-# `sample_posterior` draws all assignments together, which matters where they depend on each other (a hidden Markov
-# chain). It is a pure function of a key, so a thousand draws are a `vmap`.
+# `sample_posterior` draws all assignments together, which matters where they depend on each other
+# (a hidden Markov chain). It is a pure function of a key, so a thousand draws are a `vmap`.
 
 
 # %%

@@ -1,11 +1,12 @@
 # %% [markdown]
 # # Linear and logistic regression
 #
-# Ten columns and a score, thirty columns and a diagnosis: vectors of coefficients, held-out scores, and probabilities
-# that can be trusted.
+# Ten columns and a score, thirty columns and a diagnosis: vectors of coefficients, held-out
+# scores, and probabilities that can be trusted.
 
 # %%
 import math
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pyro
@@ -32,11 +33,12 @@ def split(x: Tensor, y: Tensor, test: int) -> tuple[Tensor, Tensor, Tensor, Tens
 # %% [markdown]
 # ## Linear regression
 #
-# The diabetes data again, with all ten columns. `expand` makes the prior a vector, `to_event(1)` says that the vector
-# is one draw. The number of columns is an ordinary field of the model, and the prior is a method that reads it.
+# The diabetes data again, with all ten columns. `expand` makes the prior a vector, `to_event(1)`
+# says that the vector is one draw. The number of columns is an ordinary field of the model, and
+# the prior is a method that reads it.
 
 # %%
-bunch = load_diabetes(scaled=False)
+bunch: Any = load_diabetes(scaled=False)
 score = torch.tensor(bunch.target, dtype=torch.float32)
 score = (score - score.mean()) / score.std()
 columns = torch.tensor(bunch.data, dtype=torch.float32)
@@ -59,8 +61,9 @@ class Linear(Module):
 
 
 # %% [markdown]
-# The columns are correlated, so the coefficients are too, and the guide should know: `AutoMultivariateNormal`. For
-# comparison, `AutoNormal` takes them for independent, and comes out too sure of each.
+# The columns are correlated, so the coefficients are too, and the guide should know:
+# `AutoMultivariateNormal`. For comparison, `AutoNormal` takes them for independent, and comes out
+# too sure of each.
 
 # %%
 model = Linear(columns=x.shape[1])
@@ -98,11 +101,12 @@ plt.show()
 # %% [markdown]
 # ## Logistic regression
 #
-# The breast cancer data of Wisconsin (with scikit-learn): 30 measurements of a tumour, and whether it is benign. The
-# likelihood is a `Bernoulli` with logits; the prior is narrower, for the columns nearly repeat each other.
+# The breast cancer data of Wisconsin (with scikit-learn): 30 measurements of a tumour, and whether
+# it is benign. The likelihood is a `Bernoulli` with logits; the prior is narrower, for the columns
+# nearly repeat each other.
 
 # %%
-cancer = load_breast_cancer()
+cancer: Any = load_breast_cancer()
 features = torch.tensor(cancer.data, dtype=torch.float32)
 benign = torch.tensor(cancer.target, dtype=torch.float32)
 x, y, x_test, y_test = split(features, benign, test=170)
@@ -128,8 +132,9 @@ state, losses = SVI(logistic, guide, torchopt.adam(0.03)).run(random.key(3), 400
 print(f"loss: {losses[:50].mean():.1f} at first, {losses[-50:].mean():.1f} at last")
 
 # %% [markdown]
-# `pyro.deterministic` records a value without density, so that `Predictive` returns it. A prediction is the mean of
-# the probabilities over the posterior, which is less extreme than the probability at the mean.
+# `pyro.deterministic` records a value without density, so that `Predictive` returns it. A
+# prediction is the mean of the probabilities over the posterior, which is less extreme than the
+# probability at the mean.
 
 # %%
 predictive = Predictive(
@@ -140,9 +145,8 @@ right = (probability > 0.5) == y_test.bool()
 log_score = dist.Bernoulli(probability).log_prob(y_test).mean()
 both = torch.stack([1 - probability, probability], -1)
 error = calibration_error(both, y_test.long(), num_bins=10)
-print(
-    f"right: {right.float().mean():.1%}   log score: {log_score:.3f}   calibration error: {error:.3f}"
-)
+print(f"right: {right.float().mean():.1%}   log score: {log_score:.3f}")
+print(f"calibration error: {error:.3f}")
 
 # %%
 figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
@@ -154,5 +158,5 @@ axes.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# More on scores and checks: [Diagnose](../diagnose.md). More than a line: [a Bayesian network](bayesian_network.md) or
-# [a Gaussian process](gaussian_process.md).
+# More on scores and checks: [Diagnose](../diagnose.md). More than a line: [a Bayesian
+# network](bayesian_network.md) or [a Gaussian process](gaussian_process.md).

@@ -1,10 +1,11 @@
 # %% [markdown]
 # # A time series, and a forecast
 #
-# Airline passengers from 1949 to 1960: a trend that changes, a season, and two years of forecast against what came.
+# Airline passengers from 1949 to 1960: a trend that changes, a season, and two years of forecast
+# against what came.
 #
-# The monthly totals of international airline passengers, in thousands (Box and Jenkins, 1976). We fit the first ten
-# years and forecast the last two.
+# The monthly totals of international airline passengers, in thousands (Box and Jenkins, 1976). We
+# fit the first ten years and forecast the last two.
 
 # %%
 import math
@@ -15,6 +16,7 @@ import pyro.distributions as dist
 import torch
 import torchopt
 from torch import Tensor
+from torchopt.schedule import linear_schedule
 
 from purepyro import Module, Prior, PyroSample, random
 from purepyro.infer import SVI, AutoLaplaceApproximation, Predictive
@@ -43,12 +45,12 @@ print(f"{KNOWN} months to fit, {ALL - KNOWN} to forecast")
 # %% [markdown]
 # ## The model
 #
-# On the scale of logarithms: a trend whose growth changes from year to year, a season of sines and cosines, and noise.
-# No loop over months is needed: the trend is a running sum. (A loop is fine too, and compiles; for hidden Markov
-# chains, `pyro.markov` marks one.)
+# On the scale of logarithms: a trend whose growth changes from year to year, a season of sines and
+# cosines, and noise. No loop over months is needed: the trend is a running sum. (A loop is fine
+# too, and compiles; for hidden Markov chains, `pyro.markov` marks one.)
 #
-# The forecast is part of the model. The changes of the years to come are a site of their own, which the guide does not
-# know: `Predictive` draws it from the prior, which is what the future is.
+# The forecast is part of the model. The changes of the years to come are a site of their own,
+# which the guide does not know: `Predictive` draws it from the prior, which is what the future is.
 
 # %%
 WAVES = 4
@@ -86,14 +88,14 @@ model = Passengers()
 # %% [markdown]
 # ## Fit
 #
-# A posterior of 23 numbers, nearly normal, and with strong correlations (level and growth): a case for Laplace's
-# approximation. `AutoLaplaceApproximation` looks for the most probable point, which takes no random draws; then the
-# curvature there gives a normal guide with all correlations.
+# A posterior of 23 numbers, nearly normal, and with strong correlations (level and growth): a case
+# for Laplace's approximation. `AutoLaplaceApproximation` looks for the most probable point, which
+# takes no random draws; then the curvature there gives a normal guide with all correlations.
 
 # %%
 STEPS = 400
 guide = AutoLaplaceApproximation(model)
-rate = torchopt.schedule.linear_schedule(0.03, 0.001, STEPS, 0)
+rate = linear_schedule(0.03, 0.001, STEPS, 0)
 state, losses = SVI(model, guide, torchopt.adam(rate)).run(random.key(0), STEPS, y)
 print(f"loss: {losses[0]:.0f} at first, {losses[-1]:.0f} at last")
 
@@ -136,5 +138,5 @@ axes.legend(frameon=False, loc="upper left")
 plt.show()
 
 # %% [markdown]
-# The band widens with time, since growth may change again. Its parts can be had as well: `growth`, `season` and the
-# changes of each draw are in `posterior`.
+# The band widens with time, since growth may change again. Its parts can be had as well: `growth`,
+# `season` and the changes of each draw are in `posterior`.

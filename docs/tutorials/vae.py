@@ -1,14 +1,17 @@
 # %% [markdown]
 # # A variational autoencoder, with minibatches
 #
-# Handwritten digits in two dimensions: a network as the model, a network as the guide, and `fit` over batches.
+# Handwritten digits in two dimensions: a network as the model, a network as the guide, and `fit`
+# over batches.
 #
-# The pictures are the 1,797 digits of scikit-learn, 8 x 8 points each. The model has a latent point for each picture
-# and a network that paints a picture of a point; the guide is a network that reads a picture and says where its point
-# lies. Both are classes.
+# The pictures are the 1,797 digits of scikit-learn, 8 x 8 points each. The model has a latent
+# point for each picture and a network that paints a picture of a point; the guide is a network
+# that reads a picture and says where its point lies. Both are classes.
 
 # %%
 from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pyro
@@ -21,7 +24,7 @@ from torch import Tensor, nn
 from purepyro import Lifted, Module, apply, lift, random
 from purepyro.infer import SVI, TraceMeanField_ELBO
 
-bunch = load_digits()
+bunch: Any = load_digits()
 pictures = torch.tensor(bunch.data, dtype=torch.float32) / 16.0
 digits = torch.tensor(bunch.target)
 ROWS, POINTS = pictures.shape
@@ -30,12 +33,13 @@ print(f"{ROWS} pictures of {POINTS} points")
 # %% [markdown]
 # ## Model and guide
 #
-# `lift` turns a `torch.nn` network into a field whose parameters are learnt. The parameters of model and guide share one
-# dict, so the two fields have different names.
+# `lift` turns a `torch.nn` network into a field whose parameters are learnt. The parameters of
+# model and guide share one dict, so the two fields have different names.
 #
-# A batch stands for all the data. The plate says so: its size is that of the data, `subsample_size` that of the batch,
-# and the likelihood is scaled up. A latent site of every row goes with a plate that takes its rows from outside,
-# `subsample`; here the guide computes the site of a picture from the picture, so that any index does.
+# A batch stands for all the data. The plate says so: its size is that of the data,
+# `subsample_size` that of the batch, and the likelihood is scaled up. A latent site of every row
+# goes with a plate that takes its rows from outside, `subsample`; here the guide computes the site
+# of a picture from the picture, so that any index does.
 
 
 # %%
@@ -69,7 +73,7 @@ class Encoder(Module):
 def network(*sizes: int) -> Lifted[[Tensor], Tensor]:
     """A perceptron whose weights start from the key of the fit."""
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+    for fan_in, fan_out in pairwise(sizes):
         layers += [nn.Linear(fan_in, fan_out), nn.Tanh()]
     return lift(nn.Sequential(*layers[:-1]), reinitialize=True)
 
@@ -80,9 +84,10 @@ guide = Encoder(network(POINTS, 100, 4))
 # %% [markdown]
 # ## Fit over batches
 #
-# `fit` takes any iterable of batches, such as a `DataLoader`, once for every epoch. `data_size` is checked against the
-# scale of the likelihood: a model that takes a batch for all the data is refused. `TraceMeanField_ELBO` computes the
-# divergence of `z` from its prior in closed form. We leave the fit uncompiled: it is done before the compiler would be.
+# `fit` takes any iterable of batches, such as a `DataLoader`, once for every epoch. `data_size` is
+# checked against the scale of the likelihood: a model that takes a batch for all the data is
+# refused. `TraceMeanField_ELBO` computes the divergence of `z` from its prior in closed form. We
+# leave the fit uncompiled: it is done before the compiler would be.
 
 # %%
 BATCH, EPOCHS = 256, 60
@@ -97,7 +102,7 @@ class Shuffled:
     def __iter__(self) -> Iterator[Tensor]:
         order = random.permutation(random.fold_in(random.key(1), self.epoch), ROWS)
         self.epoch += 1
-        return iter(pictures[order].split(BATCH)[:-1])
+        return iter(torch.split(pictures[order], BATCH)[:-1])
 
 
 svi = SVI(model, guide, torchopt.adam(0.005), TraceMeanField_ELBO(), compiled=False)
@@ -108,8 +113,8 @@ print(f"loss of a picture: {per_epoch[0]:.1f} at first, {per_epoch[-1]:.1f} at l
 # %% [markdown]
 # ## Where the digits lie
 #
-# A method of the guide runs by `apply` as well, with the parameters of the guide. It never saw a label; the colours are
-# put on afterwards.
+# A method of the guide runs by `apply` as well, with the parameters of the guide. It never saw a
+# label; the colours are put on afterwards.
 
 
 # %%
@@ -119,7 +124,7 @@ def of(field: str) -> dict[str, Tensor]:
 
 mean, _ = apply(guide.point, of("encoder."), random.key(2), pictures)
 figure, axes = plt.subplots(figsize=(6.5, 5), layout="constrained")
-dots = axes.scatter(*mean.T, c=digits, cmap="tab10", s=6)
+dots = axes.scatter(mean[:, 0], mean[:, 1], c=digits, cmap="tab10", s=6)
 figure.colorbar(dots, ax=axes, ticks=range(10), label="digit")
 axes.set(xlabel="z, first", ylabel="z, second", title="Digits in two dimensions")
 plt.show()
@@ -144,7 +149,8 @@ plt.show()
 # %% [markdown]
 # ## New pictures
 #
-# Is a picture like those of the fit? The bound on its log density says so. Upside down, digits are not.
+# Is a picture like those of the fit? The bound on its log density says so. Upside down, digits are
+# not.
 
 # %%
 loss = TraceMeanField_ELBO()
