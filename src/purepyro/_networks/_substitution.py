@@ -2,7 +2,7 @@
 
 A ``torch.nn`` module reaches its parameters in many ways: as attributes, through bound methods,
 partials, hooks and containers. What all of these have in common is the tensor object itself. A
-:class:`Substitution` knows which tensor stands for which object, and a mode puts it there in the
+``Substitution`` knows which tensor stands for which object, and a mode puts it there in the
 arguments of every torch function. A parameter of a network that it does not know would be a
 constant of which the params say nothing: such a run is refused.
 """
@@ -339,7 +339,7 @@ def _found_in(value: object, parameter: Tensor, path: str, depth: int = 4) -> st
 
 
 class SubstitutionMode(TorchFunctionMode):
-    """A block in which torch functions compute with the values of a :class:`Substitution`."""
+    """A block in which torch functions compute with the values of a ``Substitution``."""
 
     def __init__(self, substitution: Substitution) -> None:
         super().__init__()

@@ -66,7 +66,7 @@ def init(model: Callable[..., object] | Module, key: Key, /, *args: Any, **kwarg
     Raises:
         SupportError: if an initial value is not finite or violates its constraint.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from purepyro import Module, PyroParam, constrain, init, random
         >>> class Noise(Module):
@@ -125,14 +125,14 @@ def constrain(
 
     Args:
         model: A Module or any Pyro model.
-        params: Unconstrained values, as :func:`init` returns them.
+        params: Unconstrained values, as ``init()`` returns them.
         *args: Arguments of the model, if its parameters come from running it.
         **kwargs: The same, by name.
 
     Raises:
         UnknownNameError: if ``params`` has a name the model does not.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from purepyro import Module, PyroParam, constrain
         >>> class Coin(Module):
@@ -149,7 +149,7 @@ def constrain(
 def unconstrain(
     model: Callable[..., object] | Module, values: Values, /, *args: Any, **kwargs: Any
 ) -> Params:
-    """The inverse of :func:`constrain`.
+    """The inverse of ``constrain()``.
 
     Args:
         model: A Module or any Pyro model.
@@ -161,7 +161,7 @@ def unconstrain(
         UnknownNameError: if ``values`` has a name the model does not.
         SupportError: if a value violates its constraint.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from purepyro import Module, PyroParam, unconstrain
         >>> class Noise(Module):

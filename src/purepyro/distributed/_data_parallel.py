@@ -49,7 +49,7 @@ class DataParallel(Generic[P]):
 
     Source: ``torch.nn.parallel.DistributedDataParallel``; ``jax.lax.pmean`` of gradients.
 
-    Example:
+    Examples:
         >>> import torch, torchopt, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.distributed import DataParallel, start
@@ -94,12 +94,12 @@ class DataParallel(Generic[P]):
         return self._eager(lambda fit: fit.step(state, *args, **kwargs))
 
     def run(self, key: Key, num_steps: int, /, *args: P.args, **kwargs: P.kwargs) -> SVIRunResult:
-        """Initialise from ``key`` and take ``num_steps`` steps; see :meth:`SVI.run`.
+        """Initialise from ``key`` and take ``num_steps`` steps; see ``SVI.run()``.
 
         Raises:
             SupportError: on all ranks, if a loss is not finite, unless ``on_nonfinite`` is set; it
                 names the rank and the site.
-            RankError: as for :meth:`init`; also if a rank is lost in the run.
+            RankError: as for ``init()``; also if a rank is lost in the run.
         """
 
         def run(fit: ParallelFit) -> SVIRunResult:
@@ -112,12 +112,12 @@ class DataParallel(Generic[P]):
     def run_from(
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
-        """:meth:`run`, going on from a state: of another run, or of a checkpoint."""
+        """``run()``, going on from a state: of another run, or of a checkpoint."""
         batch = Batch(args, kwargs)
         return self._run(num_steps, lambda fit: fit.run_from(state, num_steps, batch))
 
     def fit(self, key: Key, batches: Iterable[object], /, *, epochs: int = 1) -> SVIRunResult:
-        """Initialise on the first batch, and take a step for each; see :meth:`SVI.fit`.
+        """Initialise on the first batch, and take a step for each; see ``SVI.fit()``.
 
         Args:
             key: The same on every rank.
@@ -129,7 +129,7 @@ class DataParallel(Generic[P]):
     def fit_from(
         self, state: SVIState, batches: Iterable[object], /, *, epochs: int = 1
     ) -> SVIRunResult:
-        """:meth:`fit`, going on from a state."""
+        """``fit()``, going on from a state."""
         return self._fit(of_leaves("state", state), state.key, state, batches, epochs)
 
     def _eager(self, take: Callable[[ParallelFit], T]) -> T:

@@ -29,7 +29,7 @@ def start(*, timeout: timedelta = timedelta(minutes=30)) -> Iterator[torch.devic
     Yields:
         This process's device: ``cuda:LOCAL_RANK`` where there is CUDA, else the CPU.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> from purepyro.distributed import start
         >>> with start() as device:

@@ -38,7 +38,7 @@ P = ParamSpec("P")
 class Sharded(Generic[P]):
     """An ensemble whose members are spread over the ranks of a job.
 
-    Every rank calls the same methods with the same arguments, as for an :class:`Ensemble` in one
+    Every rank calls the same methods with the same arguments, as for an ``Ensemble`` in one
     process, and holds a part of the members: next to each other, as many as every other rank, or
     one more. Nothing travels while they train. Member ``i`` is the run of key ``i``, for any
     number of ranks: the same draws bit for bit, trained parameters up to rounding.
@@ -52,7 +52,7 @@ class Sharded(Generic[P]):
 
     Source: ``torch.distributed``; the state's first dimension is what ``Shard(0)`` is to a DTensor.
 
-    Example:
+    Examples:
         >>> import torch, torchopt, pyro, pyro.distributions as dist
         >>> from purepyro import Ensemble, random
         >>> from purepyro.distributed import Sharded, start
@@ -74,7 +74,7 @@ class Sharded(Generic[P]):
     mesh: DeviceMesh | None = None
 
     def init(self, keys: Key, /, *args: P.args, **kwargs: P.kwargs) -> EnsembleState:
-        """This rank's members before the first step; see :meth:`Ensemble.init`.
+        """This rank's members before the first step; see ``Ensemble.init()``.
 
         Args:
             keys: The keys of all members, the same on every rank.
@@ -92,7 +92,7 @@ class Sharded(Generic[P]):
     def run(
         self, keys: Key, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> EnsembleRunResult:
-        """This rank's part of :meth:`Ensemble.run`; :meth:`gather` makes it whole.
+        """This rank's part of ``Ensemble.run()``; ``gather()`` makes it whole.
 
         Raises:
             SupportError: on all ranks, if the members of all are in quarantine.
@@ -107,7 +107,7 @@ class Sharded(Generic[P]):
     def run_from(
         self, state: EnsembleState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> EnsembleRunResult:
-        """:meth:`run`, going on from this rank's members: of another run, or of a file."""
+        """``run()``, going on from this rank's members: of another run, or of a file."""
         communicator = communicator_of(self.mesh)
         with communicator.fail_together():
             num_steps = check_count(num_steps, "num_steps")
@@ -121,7 +121,7 @@ class Sharded(Generic[P]):
     def gather(
         self, found: EnsembleState | EnsembleRunResult, /
     ) -> EnsembleState | EnsembleRunResult:
-        """All members, on every rank: what :class:`Ensemble` would have returned.
+        """All members, on every rank: what ``Ensemble`` would have returned.
 
         Args:
             found: This rank's state, or its result with the losses.
@@ -144,7 +144,7 @@ class Sharded(Generic[P]):
     def save(self, path: str | os.PathLike[str], state: EnsembleState, /) -> None:
         """Write all members to one file, by the first rank; returns when it is there.
 
-        The file is that of :func:`purepyro.infer.save` for the whole ensemble: any number of ranks
+        The file is that of ``purepyro.infer.save()`` for the whole ensemble: any number of ranks
         can go on from it, also a single process without this class.
 
         Args:
@@ -163,7 +163,7 @@ class Sharded(Generic[P]):
             communicator.exchange("saved")
 
     def load(self, path: str | os.PathLike[str], /, *, like: EnsembleState) -> EnsembleState:
-        """This rank's part of a file of :meth:`save`, or of :func:`purepyro.infer.save`.
+        """This rank's part of a file of ``save()``, or of ``purepyro.infer.save()``.
 
         Args:
             path: The file, which every rank must be able to read.

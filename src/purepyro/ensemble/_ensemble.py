@@ -67,7 +67,7 @@ class Ensemble(Carried, Generic[P]):
     Attributes:
         svi: The fit of one member; or a function that makes it of a member's slice of ``members``.
             That function is called inside ``vmap``, so a slice holds tensors without values: pass
-            them on as fields of Modules, or to :func:`~purepyro.infer.scale` for learning rates.
+            them on as fields of Modules, or to ``purepyro.infer.scale()`` for learning rates.
         members: A pytree of tensors with the members first: what is different for each, such as
             learning rates and prior scales. They become a part of the state.
         chunk_size: How many members to hold in memory at once; ``None``: all, in compiled runs on
@@ -84,7 +84,7 @@ class Ensemble(Carried, Generic[P]):
     Source: Lakshminarayanan et al. 2017, "Simple and Scalable Predictive Uncertainty Estimation
     using Deep Ensembles"; ``torch.func.stack_module_state`` for members first.
 
-    Example:
+    Examples:
         >>> import torch, torchopt, pyro, pyro.distributions as dist
         >>> from purepyro import Ensemble, random
         >>> from purepyro.infer import SVI, AutoNormal, scale
@@ -189,7 +189,7 @@ class Ensemble(Carried, Generic[P]):
     def run_from(
         self, state: EnsembleState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> EnsembleRunResult:
-        """:meth:`run`, going on from a state: of another run, of a selection, or of a file."""
+        """``run()``, going on from a state: of another run, of a selection, or of a file."""
         num_steps = check_count(num_steps, "num_steps")
         call = arguments(self.in_dims, args, kwargs, size_of(state))
         result = train_members(self, state, num_steps, call)
@@ -229,7 +229,7 @@ class Ensemble(Carried, Generic[P]):
         return _members.append(state, other)
 
     def drop(self, state: EnsembleState, indices: Indices) -> EnsembleState:
-        """All members but those of ``indices``, which are as for :meth:`select`."""
+        """All members but those of ``indices``, which are as for ``select()``."""
         return _members.drop(state, indices)
 
     def predictive(

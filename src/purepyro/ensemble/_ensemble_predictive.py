@@ -48,11 +48,11 @@ _WHAT = "EnsemblePredictive"
 class EnsemblePredictive(Carried, Generic[P]):
     r"""The mixture of what the members of an ensemble predict, each counting the same.
 
-    .. math:: p(y \mid x) = \frac{1}{MS} \sum_{i=1}^{M} \sum_{s=1}^{S} p(y \mid x, z_{is}),
-        \qquad z_{is} \sim q_i
+    $$p(y \mid x) = \frac{1}{MS} \sum_{i=1}^{M} \sum_{s=1}^{S} p(y \mid x, z_{is}),
+    \qquad z_{is} \sim q_i$$
 
     It is made of the distribution of one site, so no sample of the data is drawn. Each draw of a
-    member's guide is one run. :meth:`Ensemble.predictive` makes one of a state.
+    member's guide is one run. ``Ensemble.predictive()`` makes one of a state.
 
     Attributes:
         model: Any model that ``apply`` takes.
@@ -74,7 +74,7 @@ class EnsemblePredictive(Carried, Generic[P]):
     Source: Lakshminarayanan et al. 2017, "Simple and Scalable Predictive Uncertainty Estimation
     using Deep Ensembles".
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import Module, PyroParam, random
         >>> from purepyro.ensemble import EnsemblePredictive
@@ -134,10 +134,10 @@ class EnsemblePredictive(Carried, Generic[P]):
     def nll(self, key: Key, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         r"""The negative log density of each row of observed data under the mixture.
 
-        .. math:: -\log p(y) = \log MS - \log \sum_{is} p(y \mid z_{is})
+        $$-\log p(y) = \log MS - \log \sum_{is} p(y \mid z_{is})$$
 
         Args:
-            key: As for :meth:`predict`.
+            key: As for ``predict()``.
             *args: Arguments of model and guide, the data among them.
             **kwargs: The same, by name.
 
@@ -149,9 +149,9 @@ class EnsemblePredictive(Carried, Generic[P]):
     def cdf(self, key: Key, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         r"""The distribution function of the mixture at observed data: uniform if calibrated.
 
-        .. math:: F(y) = \frac{1}{MS} \sum_{is} F(y \mid z_{is})
+        $$F(y) = \frac{1}{MS} \sum_{is} F(y \mid z_{is})$$
 
-        Arguments and errors are those of :meth:`nll`.
+        Arguments and errors are those of ``nll()``.
         """
         return self._over_runs(_cdf, key, args, kwargs).mean(0)
 

@@ -36,7 +36,7 @@ def split(key: Key, num: int = 2) -> Key:
         KeyTypeError: If `key` is no key.
         ShapeError: If `num` is not a positive integer.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> first, second = random.split(random.key(0))
         >>> random.split(random.key(0), 5).shape
@@ -77,7 +77,7 @@ def fold_in(key: Key, data: int | Tensor) -> Key:
         DtypeError: If `data` is no integer.
         SupportError: If it has more than 64 bits.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> key = random.key(0)
         >>> torch.equal(random.fold_in(key, 1), random.split(key, 3)[1])
@@ -111,7 +111,7 @@ def name_key(key: Key, name: str) -> Key:
     Returns:
         Keys, (*batch, 2).
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> key = random.key(0)
         >>> torch.equal(random.name_key(key, "weight"), random.name_key(key, "bias"))

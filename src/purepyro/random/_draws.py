@@ -32,7 +32,7 @@ def bits(key: Key, *shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
         KeyTypeError: If `key` is no key.
         ValueError: If the keys do not fit the shape, or `dtype` is no integer dtype.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> [hex(word) for word in random.bits(random.key(0), 4, dtype=torch.uint32).tolist()]
         ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
@@ -66,7 +66,7 @@ def uniform(
         KeyTypeError: If `key` is no key.
         ValueError: If the keys do not fit the shape, or `dtype` is no floating-point dtype.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> random.uniform(random.key(0), 2, 2, low=-1.0)
         tensor([[-0.6882, -0.1737],
@@ -106,7 +106,7 @@ def normal(
         KeyTypeError: If `key` is no key.
         ValueError: If the keys do not fit the shape, or `dtype` is no floating-point dtype.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> random.normal(random.key(0), 3)
         tensor([ 0.9911, -0.9247, -0.6176])
@@ -149,7 +149,7 @@ def randint(
         ValueError: If the range is empty, outside `dtype`, or 2**28 and more, not a power of two,
             in a dtype of 32 bits or less (its bias would exceed 6 %).
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> random.randint(random.key(0), 5, high=10)
         tensor([1, 3, 8, 0, 4], dtype=torch.int32)
@@ -178,7 +178,7 @@ def permutation(key: Key, n: int) -> Tensor:
         KeyTypeError: If `key` is no key, or a stack of keys.
         ShapeError: If `n` is no integer, or negative.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> random.permutation(random.key(0), 5).sort().values
         tensor([0, 1, 2, 3, 4])

@@ -113,7 +113,7 @@ def keyed(key: Key) -> KeyedRandom:
         KeyTypeError: If `key` is no key, or a stack of keys.
         ValueError: Inside, if a call is given a `generator`, whose state is hidden from the key.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from purepyro import random
         >>> with random.keyed(random.key(0)):

@@ -44,7 +44,7 @@ def sample(key: Key, distribution: object, sample_shape: Sequence[int] = ()) -> 
         ShapeError: If `sample_shape` is no shape.
         UnsupportedDistributionError: If the distribution cannot be drawn from a key.
 
-    Example:
+    Examples:
         >>> import torch
         >>> import pyro.distributions as dist
         >>> from purepyro import random

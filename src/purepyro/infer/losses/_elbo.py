@@ -49,9 +49,9 @@ T = TypeVar("T")
 
 
 class ELBO(Protocol):
-    """What :class:`SVI` needs of a loss: a pure function of parameters and a key.
+    """What ``SVI`` needs of a loss: a pure function of parameters and a key.
 
-    Example:
+    Examples:
         >>> import pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import ELBO, Trace_ELBO
@@ -82,10 +82,10 @@ class ELBOParts(NamedTuple):
 
     Attributes:
         loss: What to minimise; the only part with a gradient.
-        log_likelihood: The estimate of :math:`\mathbb{E}_q[\log p(x | z)]`: the observed sites.
-        kl: The estimate of :math:`\mathrm{KL}(q(z) \,\|\, p(z))`: the latent sites.
+        log_likelihood: The estimate of $\mathbb{E}_q[\log p(x | z)]$: the observed sites.
+        kl: The estimate of $\mathrm{KL}(q(z) \,\|\, p(z))$: the latent sites.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import Trace_ELBO
@@ -176,7 +176,7 @@ class LossOfParts(ABC):
         *args: Any,
         **kwargs: Any,
     ) -> ELBOParts:
-        """The loss and what it is made of; arguments as for :meth:`loss`."""
+        """The loss and what it is made of; arguments as for ``loss()``."""
         return self._estimate(ModelGuidePair(model, guide, params, args, kwargs), key, None)[0]
 
     def loss_with_state(
@@ -193,10 +193,10 @@ class LossOfParts(ABC):
         """The loss, and the buffers of the networks in model and guide after the runs.
 
         Args:
-            model: As for :meth:`loss`.
-            guide: As for :meth:`loss`.
-            params: As for :meth:`loss`.
-            key: As for :meth:`loss`.
+            model: As for ``loss()``.
+            guide: As for ``loss()``.
+            params: As for ``loss()``.
+            key: As for ``loss()``.
             state: The buffers before the runs, by name; such as ``SVIState.buffers``.
             *args: Arguments of both.
             **kwargs: The same, by name.
@@ -301,7 +301,7 @@ class ParticleELBO(ParticleLoss[ELBOParts]):
 class Trace_ELBO(ParticleELBO):
     r"""The negative evidence lower bound, estimated from samples of the guide.
 
-    .. math:: -\mathbb{E}_{q(z)}[\log p(x | z)] + \beta \, \mathrm{KL}(q(z) \,\|\, p(z))
+    $$-\mathbb{E}_{q(z)}[\log p(x | z)] + \beta \, \mathrm{KL}(q(z) \,\|\, p(z))$$
 
     Gradients flow through reparameterised draws; a site without them (a discrete one) gets the
     score-function estimator, Rao-Blackwellised over plates as in Pyro.
@@ -310,14 +310,14 @@ class Trace_ELBO(ParticleELBO):
         num_particles: How many draws of the guide to average over. They are a ``vmap`` over keys;
             a single particle uses the key itself.
         chunk_size: How many particles to hold in memory at once; ``None``: all.
-        kl_weight: The factor :math:`\beta` of the KL term, a number or a 0-d tensor. Annealing is
+        kl_weight: The factor $\beta$ of the KL term, a number or a 0-d tensor. Annealing is
             a new loss at each step: nothing is traced anew if the weight comes as a tensor.
         map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
             takes what ``vmap`` cannot, such as branches on values; the draws are the same.
 
     Source: ``pyro.infer.Trace_ELBO``; Ranganath et al. 2014, "Black Box Variational Inference".
 
-    Example:
+    Examples:
         >>> import attrs, torch, torchopt, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import SVI, AutoNormal, Trace_ELBO
@@ -535,7 +535,7 @@ def guide_densities(
 
 
 def counted(guide_sites: Mapping[str, Site]) -> list[str]:
-    """The names of the guide's sites that count in the bound, see :func:`guide_densities`."""
+    """The names of the guide's sites that count in the bound, see ``guide_densities()``."""
     carried = any(is_delta(s.fn) for s in guide_sites.values() if feeds_model(s))
     return [
         name

@@ -58,7 +58,7 @@ class Predictive(Carried, Generic[P]):
 
     Source: ``pyro.infer.Predictive``.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import Predictive

@@ -27,7 +27,7 @@ from ._state import SVIRecord, SVIState
 
 
 class Settings(Protocol):
-    """The fields of an :class:`SVI`, which say all about it."""
+    """The fields of an ``SVI``, which say all about it."""
 
     @property
     def model(self) -> Callable[..., object]:
@@ -124,7 +124,7 @@ def descend(svi: Settings, state: SVIState, found: Gradients, /) -> tuple[SVISta
     Args:
         svi: The fit.
         state: The state before the step.
-        found: What :func:`gradients` returned for it.
+        found: What ``gradients()`` returned for it.
     """
     before, buffers = learnt_params(svi, state.params), found.buffers
     learnt, opt_state = apply_update(svi.optim, found.by_name, state.opt_state, before)

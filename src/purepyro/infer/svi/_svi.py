@@ -59,7 +59,7 @@ class SVI(Carried, Generic[P]):
             is not finite), the next one draws anew; under ``vmap``, for that member alone.
             ``"ignore"``: nothing. In steps with the last two, and in ``init`` with the last, Pyro's
             own checks of numbers are off, since these raise.
-        callback: Called by runs with an :class:`SVIRecord` after each step; a true result stops the
+        callback: Called by runs with an ``SVIRecord`` after each step; a true result stops the
             run.
         progress_bar: Whether runs show one; by default if a terminal looks on. Without it, lines go
             to the logger ``purepyro.infer``, at the level INFO.
@@ -71,7 +71,7 @@ class SVI(Carried, Generic[P]):
 
     Source: ``pyro.infer.SVI``, with the functional shape of NumPyro's.
 
-    Example:
+    Examples:
         >>> import torch, torchopt, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import SVI, AutoNormal
@@ -164,12 +164,12 @@ class SVI(Carried, Generic[P]):
     def run_from(
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
-        """:meth:`run`, going on from a state: of another run, or of a checkpoint."""
+        """``run()``, going on from a state: of another run, or of a checkpoint."""
         with (guard := Intact()), guard:
             return run_from(stepper_of(self), state, num_steps, Batch(args, kwargs))
 
     def iterate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[SVIRecord]:
-        """Steps without end, to be stopped by ``break``; one :class:`SVIRecord` for each."""
+        """Steps without end, to be stopped by ``break``; one ``SVIRecord`` for each."""
         return records(stepper_of(self), state, repeat(Batch(args, kwargs)))
 
     @intact
@@ -194,7 +194,7 @@ class SVI(Carried, Generic[P]):
             ShapeError: if a batch is empty, an epoch has more rows than ``data_size``, or an
                 observed site is not scaled to it.
 
-        Example:
+        Examples:
             >>> import torch, torchopt, pyro, pyro.distributions as dist
             >>> from purepyro import random
             >>> from purepyro.infer import SVI, AutoNormal
@@ -219,7 +219,7 @@ class SVI(Carried, Generic[P]):
         data_size: int | None,
         epochs: int = 1,
     ) -> SVIRunResult:
-        """:meth:`fit`, going on from a state."""
+        """``fit()``, going on from a state."""
         return run_batches(stepper_of(self), state.key, state, batches, data_size, epochs)
 
     @cached_property  # of attrs, which has no lock

@@ -1,7 +1,7 @@
 """Blocks of Philox as single nodes of a graph.
 
 Traced operation by operation, a draw is some 150 nodes. While the compiler traces, it is one: so it
-can be joined with others, or drawn ahead of a loop, before :func:`expanded` spells it out.
+can be joined with others, or drawn ahead of a loop, before ``expanded()`` spells it out.
 """
 
 from __future__ import annotations
