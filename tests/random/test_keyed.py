@@ -318,7 +318,7 @@ def test_draw_points_the_block_elsewhere_for_the_time(key: random.Key) -> None:
         with pytest.raises(ZeroDivisionError):
             draw(second, lambda: 1 // 0)
         outer = torch.randn(2)
-        assert not mode.steady
+        assert not mode.invariant
     assert torch.equal(outer, random.normal(random.fold_in(first, CALLS + 1), 2))
     assert torch.equal(draw(second, lambda: torch.randn(2)), random.normal(second, 2))
 

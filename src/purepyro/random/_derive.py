@@ -14,7 +14,7 @@ from .._compat._transforms import outside_transforms, plain, readable
 from .._core._whole_numbers import whole
 from .._errors import DtypeError, ShapeError, SupportError, describe
 from ._bits import _host, _philox_operators
-from ._bits._constants import MASK64
+from ._bits._constants import MASK64, STREAMS
 from ._key import Key, as_key, check_key
 from ._reuse import consume
 
@@ -62,7 +62,7 @@ def fold_in(key: Key, data: int | Tensor) -> Key:
     """A new key from a key and a number.
 
     The block of the key's stream at `offset + data`: its words 0 and 1 are the new seed, 2 and 3
-    the new offset. Different numbers give independent keys. Folding in does not use the key up.
+    the new offset. Different integers give independent keys. Folding in does not use the key up.
 
     Args:
         key: A key, or a stack of keys (*batch, 2).
@@ -154,6 +154,11 @@ def fold_in_integer(key: Key, data: int) -> Key:
             return as_key(torch.from_numpy(derived))
     counters = pairs[:, 1, None] + np.uint64(data & MASK64)
     return _host_keys(_host.expand(pairs[:, 0], counters), tuple(key.shape))
+
+
+def stream(key: Key, i: int) -> Key:
+    """Stream ``i`` within one random call: a key far from all that the call draws from its own."""
+    return fold_in_integer(key, STREAMS + i)
 
 
 def _fold_in_tensor(key: Key, data: Tensor) -> Key:

@@ -22,7 +22,7 @@ def bits(key: Key, *shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
         key: A key, or a stack of keys (*batch, 2) whose batch is the leading dimensions of `shape`:
             each key then draws its own slice from its own stream.
         *shape: The shape, as integers or as one tuple.
-        dtype: An integer dtype, int32 by default. 64-bit dtypes take two words a number, all others
+        dtype: An integer dtype, int32 by default. 64-bit dtypes take two words a value, all others
             the low bits of one 32-bit word.
 
     Returns:
@@ -50,7 +50,7 @@ def uniform(
     high: float | Tensor = 1.0,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Uniform numbers in [low, high).
+    """Uniform values in [low, high).
 
     Args:
         key: A key, or a stack of keys, as for `bits`.
@@ -88,7 +88,7 @@ def normal(
     std: float | Tensor = 1.0,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Normal numbers, `mean + std * z`.
+    """Normal values, `mean + std * z`.
 
     `normal(key, 3)` is a prefix of `normal(key, 8)`.
 

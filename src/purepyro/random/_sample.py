@@ -111,7 +111,7 @@ def _leaf_draw(leaf: Leaf, source: KeySource, distribution: object, shape: Shape
 
 @cache
 def leaf_of(kind: Hashable) -> Leaf | None:
-    """The keyed version of a distribution that is made of numbers only."""
+    """The keyed version of a distribution that is not made of other distributions."""
     reason = _entry(UNSUPPORTED, kind)
     if reason is not None:
         raise UnsupportedDistributionError(

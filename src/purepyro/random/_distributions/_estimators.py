@@ -1,6 +1,6 @@
 """Keyed draws of Pyro's distributions that come with gradient estimators of their own.
 
-Pyro draws inside an `autograd.Function` that torch.func cannot see through. Here the number is
+Pyro draws inside an `autograd.Function` that torch.func cannot see through. Here the value is
 drawn outside, and that function's own backward pass is attached to it.
 """
 
@@ -131,7 +131,7 @@ def gaussian_scale_mixture(source: KeySource, d: object, shape: Shape) -> Tensor
 
 
 def relaxed_bernoulli_straight_through(source: KeySource, d: object, shape: Shape) -> Tensor:
-    """0 or 1 with the gradient of the relaxed number, which the density is asked for."""
+    """0 or 1 with the gradient of the relaxed value, which the density is asked for."""
     base = tensor(d, "logits")
     full = (*shape, *shape_of(d, "batch_shape"))
     uniform = _inside(open_uniforms(plan(source.next_key(base.device), full), base.dtype))
@@ -177,7 +177,7 @@ def _picked(values: Tensor, picked: Tensor) -> Tensor:
 
 
 def _taken(values: Tensor, which: Tensor) -> Tensor:
-    """The chosen component's number of (components,)."""
+    """The chosen component's entry of (components,)."""
     return (
         values.expand((*which.shape, values.shape[-1])).gather(-1, which.unsqueeze(-1)).squeeze(-1)
     )

@@ -73,11 +73,11 @@ def randint(
 ) -> Tensor:
     """`torch.randint`: (high, size) or (low, high, size)."""
     shape = size
-    numbers = [bound for bound in bounds if isinstance(bound, int)]
+    given = [bound for bound in bounds if isinstance(bound, int)]
     for bound in bounds:
         if not isinstance(bound, int):
             shape = bound
-    start, stop = _bounds(numbers, low, high)
+    start, stop = _bounds(given, low, high)
     key = source.next_key(_device(out, device))
     found = _bounded.between(plan(key, tuple(shape or ())), start, stop, torch.int64)
     wanted = dtype or (torch.int64 if out is None else out.dtype)
@@ -127,7 +127,7 @@ def normal(
     device: Device = None,
     **_: object,
 ) -> Tensor:
-    """`torch.normal`: means and standard deviations as tensors, or numbers and a size."""
+    """`torch.normal`: means and standard deviations as tensors, or floats and a size."""
     given = [value for value in (mean, std) if isinstance(value, Tensor)]
     if given:
         shape = broadcast(*(value.shape for value in given))
@@ -139,13 +139,13 @@ def normal(
     return finished(found, out)
 
 
-def _bounds(numbers: list[int], low: int, high: int | None) -> tuple[int, int]:
-    if len(numbers) > 1:
-        return numbers[0], numbers[1]
-    if numbers and high is None:
-        return low, numbers[0]
-    if numbers:
-        return numbers[0], _required(high)
+def _bounds(given: list[int], low: int, high: int | None) -> tuple[int, int]:
+    if len(given) > 1:
+        return given[0], given[1]
+    if given and high is None:
+        return low, given[0]
+    if given:
+        return given[0], _required(high)
     return low, _required(high)
 
 

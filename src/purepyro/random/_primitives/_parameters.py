@@ -1,4 +1,4 @@
-"""Keyed versions of the random calls whose argument holds the parameters of each number."""
+"""Keyed versions of the random calls whose argument holds the parameters of each value."""
 
 from __future__ import annotations
 

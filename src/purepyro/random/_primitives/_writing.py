@@ -13,8 +13,8 @@ from .._source import KeySource
 def fill(target: Tensor, value: Tensor) -> Tensor:
     """`target` with `value` written into it; a new tensor where that cannot be done.
 
-    Under vmap a value of its own for each lane cannot be written into a tensor that all lanes
-    share. torch.distributions fill fresh buffers only, of which nobody keeps the empty original.
+    Under vmap a batch of values cannot be written into a tensor that has no batch. torch's
+    distributions fill fresh buffers only, whose empty original is not used afterwards.
     """
     if batch_levels(value) <= batch_levels(target):
         return target.copy_(value)
