@@ -206,8 +206,16 @@ def _is(ranks: list[int]) -> str:
     return "is" if len(ranks) == 1 else "are"
 
 
+@contextmanager
+def connected(mesh: DeviceMesh | None) -> Iterator[Communicator]:
+    """A block in which ranks talk to each other, and an error on one is raised on all."""
+    communicator = communicator_of(mesh)
+    with communicator.fail_together():
+        yield communicator
+
+
 def communicator_of(mesh: DeviceMesh | None) -> Communicator:
-    """Among the ranks of a mesh, or among all of the job.
+    """What connects the ranks of a mesh, or all ranks of the job.
 
     Raises:
         RankError: if there is no process group.

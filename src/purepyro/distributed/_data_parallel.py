@@ -17,7 +17,7 @@ from ..infer.svi._loop import check_count
 from ..infer.svi._nonfinite import Batch
 from ..infer.svi._progress import LOGGER
 from ..random import Key
-from ._communicator import communicator_of
+from ._communicator import connected
 from ._consistency import of_leaves, require_alike
 from ._data_parallel_steps import Halves, ParallelFit, compiled_halves_of, halves_of
 
@@ -134,18 +134,15 @@ class DataParallel(Generic[P]):
 
     def _eager(self, take: Callable[[ParallelFit], T]) -> T:
         """What ``take`` does with a fit of eager steps."""
-        communicator = communicator_of(self.mesh)
-        with communicator.fail_together():
-            return take(ParallelFit(self.svi, communicator, halves_of(self.svi), self.data_size))
+        with connected(self.mesh) as ranks:
+            return take(ParallelFit(self.svi, ranks, halves_of(self.svi), self.data_size))
 
     def _run(self, steps: int | None, take: Callable[[ParallelFit], SVIRunResult]) -> SVIRunResult:
         """The same for a run of so many steps, which is compiled where it is worth it."""
         if is_compiled(self.svi.compiled, steps):
-            communicator = communicator_of(self.mesh)
-            with communicator.fail_together():
+            with connected(self.mesh) as ranks:
                 try:
-                    fit = ParallelFit(self.svi, communicator, self._compiled, self.data_size)
-                    return take(fit)
+                    return take(ParallelFit(self.svi, ranks, self._compiled, self.data_size))
                 except TraceError as error:  # on all ranks: their graphs are the same
                     if self.svi.compiled:
                         raise
@@ -170,10 +167,10 @@ class DataParallel(Generic[P]):
         def run(fit: ParallelFit) -> SVIRunResult:
             steps = f"{epochs} epochs of {describe(count)} batches"
             call = {"call": "DataParallel.fit", "num_steps": steps, **compared}
-            require_alike(fit.communicator, call)
+            require_alike(fit.ranks, call)
             result = fit.run_batches(key, state, batches, epochs)
             # A rank with batches left learns here that this one has none.
-            fit.communicator.exchange("end of fit")
+            fit.ranks.exchange("end of fit")
             return result
 
         return self._run(None if count is None else count * epochs, run)

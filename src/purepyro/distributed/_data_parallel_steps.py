@@ -53,25 +53,25 @@ def compiled_halves_of(svi: SVI[Any]) -> Halves:
     return Halves(jit(halves.gradients), jit(halves.descend))
 
 
-def mean_over_ranks(communicator: Communicator, weight: float, own: Gradients) -> Gradients:
+def mean_over_ranks(ranks: Communicator, weight: float, own: Gradients) -> Gradients:
     """The weighted mean of loss, gradients and buffers, the same to the bit on all ranks.
 
     All tensors of a dtype and device travel as one. Integer buffers, such as counts of batches, are
     the same on all ranks already.
 
     Args:
-        communicator: Connects the ranks.
+        ranks: Connects them.
         weight: This rank's weight.
         own: What this rank has found.
     """
-    total = communicator.begin_step(weight)
+    total = ranks.begin_step(weight)
     floating = [name for name, buffer in own.buffers.items() if buffer.is_floating_point()]
     leaves = [own.loss, *own.by_name.values(), *(own.buffers[name] for name in floating)]
     means = list(leaves)
     for kind in dict.fromkeys((leaf.dtype, leaf.device) for leaf in leaves):
         places = [i for i, leaf in enumerate(leaves) if (leaf.dtype, leaf.device) == kind]
         weighted = torch.cat([leaves[i].flatten() * weight for i in places])
-        sums = torch.split(communicator.sum(weighted), [leaves[i].numel() for i in places])
+        sums = torch.split(ranks.sum(weighted), [leaves[i].numel() for i in places])
         for i, part in zip(places, sums, strict=True):
             means[i] = (part / total).reshape(leaves[i].shape)
     split = 1 + len(own.by_name)
@@ -85,13 +85,13 @@ class ParallelFit:
 
     Attributes:
         svi: The fit of one process.
-        communicator: Connects the ranks.
+        ranks: Connects them.
         halves: The halves of its steps.
         data_size: How many rows all ranks have together; ``None``: do not check.
     """
 
     svi: SVI[Any]
-    communicator: Communicator
+    ranks: Communicator
     halves: Halves
     data_size: int | None
 
@@ -99,7 +99,7 @@ class ParallelFit:
         """The state before the first step, the same on all ranks."""
         state = self.svi.init(key, *args, **kwargs)
         require_alike(
-            self.communicator,
+            self.ranks,
             {
                 "call": "DataParallel.init",
                 "key": shown_key(key),
@@ -124,20 +124,20 @@ class ParallelFit:
             raise
         except ValueError as error:
             # The loop would take the last steps again to diagnose it, which the others will not.
-            name = self.communicator.names([self.communicator.rank])
-            self.communicator.fail(
+            name = self.ranks.names([self.ranks.rank])
+            self.ranks.fail(
                 f"{name} failed in a step: {error} The others cannot take it without its rows. "
                 "Look at the data of that rank."
             )
         weight = float(rows_of(Batch(args, kwargs)) or 1)
-        return self.halves.descend(state, mean_over_ranks(self.communicator, weight, own))
+        return self.halves.descend(state, mean_over_ranks(self.ranks, weight, own))
 
     @intact
     def run_from(self, state: SVIState, num_steps: int, batch: Batch) -> SVIRunResult:
         """Steps on the same rows, from a state that is the same on all ranks."""
         num_steps = check_count(num_steps, "num_steps")
         require_alike(
-            self.communicator,
+            self.ranks,
             {
                 "call": "DataParallel.run",
                 "num_steps": str(num_steps),
@@ -163,18 +163,18 @@ class ParallelFit:
             step=self.step,
             explain=self._explain if self.svi.on_nonfinite == "raise" else None,
             graphs=lambda _: None,
-            progress_bar=False if self.communicator.rank else self.svi.progress_bar,
+            progress_bar=False if self.ranks.rank else self.svi.progress_bar,
         )
 
     def _explain(
         self, now: StepRecord[SVIState], previous: StepRecord[SVIState] | None
     ) -> str | None:
         """Why a step has no finite loss: a rank whose rows are to blame knows."""
-        reasons = self.communicator.exchange(diagnose(self.svi, now, previous))
+        reasons = self.ranks.exchange(diagnose(self.svi, now, previous))
         for rank, reason in enumerate(reasons):
             if reason is not None:
                 every = all(other == reason for other in reasons)
-                return reason if every else f"On {self.communicator.names([rank])}: {reason}"
+                return reason if every else f"On {self.ranks.names([rank])}: {reason}"
         return None
 
     def _check_rows(self, state: SVIState, batch: Batch) -> None:
@@ -183,7 +183,7 @@ class ParallelFit:
             return
         look = stepper_of(self.svi).look
         Rows(self.data_size, (), lambda batch: look(state.key, state, batch)).check(batch)
-        rows = [count or 0 for count in self.communicator.exchange(rows_of(batch))]
+        rows = [count or 0 for count in self.ranks.exchange(rows_of(batch))]
         if sum(rows) > self.data_size:
             raise ShapeError(
                 f"The ranks have {' + '.join(map(str, rows))} = {sum(rows)} rows, but data_size is "

@@ -1,4 +1,4 @@
-"""What is to be said at the end of a run, of the members of all ranks."""
+"""Warnings and errors at the end of a run, about the members of all ranks."""
 
 from __future__ import annotations
 
@@ -13,40 +13,43 @@ from ._consistency import of_leaves
 
 
 def report(
-    communicator: Communicator,
+    ranks: Communicator,
     before: EnsembleState,
     after: EnsembleState,
     cause: Callable[[int], str],
 ) -> None:
-    """Report on a run as one process would; warnings come from the first rank.
+    """Report on a run as a single process would; the first rank logs the warnings.
 
     Args:
-        communicator: Connects the ranks.
+        ranks: Connects them.
         before: This rank's members before the run.
-        after: The same after it.
+        after: This rank's members after the run.
         cause: Says why a member of this rank is in quarantine.
 
     Raises:
         SupportError: on all ranks, if no member is left.
     """
-    alive: list[list[bool]] = communicator.exchange(before.alive.tolist())
-    steps: list[list[int]] = communicator.exchange(after.quarantined_at.tolist())
+    alive: list[list[bool]] = ranks.exchange(before.alive.tolist())
+    steps: list[list[int]] = ranks.exchange(after.quarantined_at.tolist())
     counts = [len(each) for each in steps]
     found = set_apart(list(chain(*alive)), list(chain(*steps)))
     if found:
-        offset = [0, *accumulate(counts)][communicator.rank]
+        offset = [0, *accumulate(counts)][ranks.rank]
         own = first_of(found) - offset
-        reasons = communicator.exchange(cause(own) if 0 <= own < size_of(after) else None)
+        reasons = ranks.exchange(cause(own) if 0 <= own < size_of(after) else None)
         reason = next(text for text in reasons if text is not None)
-        if communicator.rank == 0 or len(found) == sum(counts):
+        if ranks.rank == 0 or len(found) == sum(counts):
             report_quarantine(found, sum(counts), lambda _: reason)
-    kinds = {kind for kind in communicator.exchange(_kind(after)) if kind is not None}
-    if communicator.rank == 0 and max(counts) > 1 and len(kinds) == 1 and kinds != {""}:
+    common = {each for each in ranks.exchange(_common_params(after)) if each is not None}
+    if ranks.rank == 0 and max(counts) > 1 and len(common) == 1 and common != {""}:
         warn_equal(sum(counts), list(after.svi.params))
 
 
-def _kind(state: EnsembleState) -> str | None:
-    """What a rank's members all are; empty if they differ, ``None`` if there are none."""
+def _common_params(state: EnsembleState) -> str | None:
+    """A checksum of the parameters, if all members of a rank have the same ones.
+
+    Empty if members differ, ``None`` if there are none.
+    """
     if not size_of(state):
         return None
     if size_of(state) > 1 and not all_equal(state):

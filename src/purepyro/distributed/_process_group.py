@@ -11,7 +11,7 @@ import torch
 from torch import distributed as dist
 
 from .._compat import _c10d
-from ._communicator import communicator_of
+from ._communicator import connected
 
 
 @contextmanager
@@ -50,10 +50,9 @@ def start(*, timeout: timedelta = timedelta(minutes=30)) -> Iterator[torch.devic
         device=device if cuda else None,
     )
     try:
-        communicator = communicator_of(None)
-        with communicator.fail_together():
+        with connected(None) as ranks:
             yield device
-        # No process ends before the last is done: it may be the one that holds the store.
-        communicator.exchange("end")
+            # No process ends before the last is done: it may be the one that holds the store.
+            ranks.exchange("end")
     finally:
         _c10d.end()
