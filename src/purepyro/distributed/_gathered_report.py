@@ -7,7 +7,7 @@ from itertools import accumulate, chain
 
 from ..ensemble import EnsembleState
 from ..ensemble._members import size_of, slice_of
-from ..ensemble._report import all_equal, first_of, report_quarantine, set_apart, warn_equal
+from ..ensemble._report import all_equal, first_of, newly_quarantined, report_quarantine, warn_equal
 from ._communicator import Communicator
 from ._consistency import of_leaves
 
@@ -32,7 +32,7 @@ def report(
     alive: list[list[bool]] = ranks.exchange(before.alive.tolist())
     steps: list[list[int]] = ranks.exchange(after.quarantined_at.tolist())
     counts = [len(each) for each in steps]
-    found = set_apart(list(chain(*alive)), list(chain(*steps)))
+    found = newly_quarantined(list(chain(*alive)), list(chain(*steps)))
     if found:
         offset = [0, *accumulate(counts)][ranks.rank]
         own = first_of(found) - offset

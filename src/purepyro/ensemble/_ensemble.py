@@ -71,8 +71,8 @@ class Ensemble(Carried, Generic[P]):
         members: A pytree of tensors with the members first: what is different for each, such as
             learning rates and prior scales. They become a part of the state.
         chunk_size: How many members to hold in memory at once; ``None``: all, in compiled runs on
-            the CPU as many as its cache holds. A run takes all steps of one chunk before it turns
-            to the next.
+            the CPU as many as its cache holds. A run takes all steps of one chunk, then of
+            the next.
         map: ``"vmap"``: members run as one. ``"loop"``: one by one, which is slower, takes what
             ``vmap`` cannot, and gives the same results.
         in_dims: Which arguments are the members' own, as in ``torch.vmap``: ``None``: all share
@@ -117,7 +117,7 @@ class Ensemble(Carried, Generic[P]):
     map: How = attrs.field(default="vmap", kw_only=True, validator=check_how)
     in_dims: InDims = attrs.field(default=None, kw_only=True)
     progress_bar: bool | None = attrs.field(default=None, kw_only=True)
-    # Not a setting: the graphs of its steps, for as long as it lives.
+    # Not a setting: the compiled steps, of one member and of many.
     _loops: Loops = attrs.field(
         init=False, eq=False, repr=False, default=attrs.Factory(_loops_of, takes_self=True)
     )
@@ -146,7 +146,7 @@ class Ensemble(Carried, Generic[P]):
         Raises:
             KeyTypeError: if ``keys`` are not a stack of keys.
             ShapeError: if there are not as many keys as members, or arguments of their own.
-            SupportError: if no member could start, since data or parameters are not numbers.
+            SupportError: if no member could start, since data or parameters are not finite.
         """
         keys = checked_keys(keys, self.members)
         consume(keys, "Ensemble.init")

@@ -112,8 +112,8 @@ class EnsemblePredictive(Carried, Generic[P]):
         """The mean of the mixture, and its variance split in epistemic and aleatoric.
 
         Args:
-            key: Draw ``s`` of member ``i`` uses ``fold_in(fold_in(key, i), s)``, whatever the
-                numbers of both and the chunks are.
+            key: Draw ``s`` of member ``i`` uses ``fold_in(fold_in(key, i), s)``, however
+                many members, draws and chunks there are.
             *args: Arguments of model and guide, the same for all members.
             **kwargs: The same, by name.
         """

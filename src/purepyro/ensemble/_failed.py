@@ -1,4 +1,4 @@
-"""Members that go bad: each is set apart by itself, and explained."""
+"""Members whose loss or gradient is not finite: masked out of a step, and diagnosed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ P = ParamSpec("P")
 
 
 def without_checks(svi: SVI[P]) -> SVI[P]:
-    """The same fit, but steps compute on where they would raise: here members are set apart."""
+    """The same fit; its steps return values that are not finite where they would raise."""
     return attrs.evolve(svi, on_nonfinite="ignore") if svi.on_nonfinite == "raise" else svi
 
 
 def mask_failed(
     before: EnsembleState, after: SVIState, loss: Tensor
 ) -> tuple[EnsembleState, Tensor]:
-    """One member's step, undone if it is in quarantine or its loss or gradient was not finite."""
+    """A member after a step, or as before if its loss or gradient is or was not finite."""
     alive = before.quarantined_at < 0
     good = loss.isfinite() & _stays_finite(before.svi.params, after.params)
     bad_at = torch.where(alive & ~good, before.svi.step, before.quarantined_at)
@@ -35,8 +35,8 @@ def mask_failed(
 
 
 def _stays_finite(before: Params, after: Params) -> Tensor:
-    """Whether each number that was finite still is, which a bad gradient does not leave so."""
-    # A number less itself is zero or nan. Flags, and their logic, are slow in compiled kernels.
+    """Whether all values that were finite still are: a gradient that is not finite shows here."""
+    # x - x is 0 or nan: boolean tensors are slow in compiled kernels.
     lost = torch.zeros(())
     for name, value in after.items():
         was = before[name]
@@ -45,7 +45,7 @@ def _stays_finite(before: Params, after: Params) -> Tensor:
 
 
 def diagnose_step(svi: SVI[P], state: SVIState, batch: Batch) -> str:
-    """Why the next step of a member is not finite; it is taken once more, by itself."""
+    """Why the next step of a member is not finite; the step is taken once more to find out."""
     step = without_checks(svi).step
     after, loss = step(state, *batch.args, **batch.kwargs)
     now = StepRecord(state, batch)

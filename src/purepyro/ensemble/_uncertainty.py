@@ -85,7 +85,7 @@ def of_moments(means: Tensor, variances: Tensor) -> Prediction:
 
 
 def of_probabilities(probs: Tensor) -> ClassPrediction:
-    """The same for class probabilities, which stand along the last dimension."""
+    """The class probabilities and entropy of a mixture, from those of its parts; classes last."""
     mixed = probs.mean(0)
     aleatoric = _entropy(probs).mean(0)
     # Rounding alone makes it negative.
