@@ -13,9 +13,10 @@ from torch.nn import functional
 
 from purepyro import random
 from purepyro.random._bits._constants import CALLS
-from purepyro.random._mode import draw
+from purepyro.random._mode import DrawingFrom
 from purepyro.random._primitives._composites import COMPOSITES, REPLACED, unchecked
 from purepyro.random._primitives._table import KEYED
+from purepyro.random._source import KeySource
 
 Draw = Callable[[], Tensor]
 
@@ -314,13 +315,15 @@ def test_draw_points_the_block_elsewhere_for_the_time(key: random.Key) -> None:
     first, second = _two(key)
     with random.keyed(first) as mode:
         torch.randn(1)
-        assert torch.equal(draw(second, lambda: torch.randn(2)), random.normal(second, 2))
-        with pytest.raises(ZeroDivisionError):
-            draw(second, lambda: 1 // 0)
+        with DrawingFrom(KeySource(second)):
+            assert torch.equal(torch.randn(2), random.normal(second, 2))
+        with pytest.raises(ZeroDivisionError), DrawingFrom(KeySource(second)):
+            raise ZeroDivisionError
         outer = torch.randn(2)
         assert not mode.invariant
     assert torch.equal(outer, random.normal(random.fold_in(first, CALLS + 1), 2))
-    assert torch.equal(draw(second, lambda: torch.randn(2)), random.normal(second, 2))
+    with DrawingFrom(KeySource(second)):
+        assert torch.equal(torch.randn(2), random.normal(second, 2))
 
 
 def test_a_default_device_or_dtype_is_honoured(key: random.Key) -> None:
