@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from purepyro import random
-from purepyro.random._bits._constants import CALLS
+from purepyro.random._constants import CALLS
 from purepyro.random._mode import DrawingFrom
 from purepyro.random._primitives._composites import COMPOSITES, REPLACED, unchecked
 from purepyro.random._primitives._table import KEYED

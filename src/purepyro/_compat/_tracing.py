@@ -34,9 +34,6 @@ LINALG_CHECK: Any = private("torch.ops:aten._linalg_check_errors.default", _USE)
 
 _OpOverload: Any = type(aten.add.Tensor)
 _TensorGuards: Any = private("torch._C._dynamo.guards:TensorGuards", _USE)
-_FakeTensorMode: Any = private("torch._subclasses.fake_tensor:FakeTensorMode", _USE)
-_make_fx: Any = private("torch.fx.experimental.proxy_tensor:make_fx", _USE)
-_ShapeEnv: Any = private("torch.fx.experimental.symbolic_shapes:ShapeEnv", _USE)
 _DispatchMode: Any = private("torch.utils._python_dispatch:TorchDispatchMode", _USE)
 
 # Inductor keeps process-wide state while it compiles.
@@ -56,15 +53,26 @@ def _in_child() -> None:
 os.register_at_fork(after_in_child=_in_child)
 
 
+@cache
+def _tracers() -> tuple[Any, Any, Any]:
+    """What traces by fake tensors; it imports sympy, which only those who trace wait for."""
+    return (
+        private("torch._subclasses.fake_tensor:FakeTensorMode", _USE),
+        private("torch.fx.experimental.symbolic_shapes:ShapeEnv", _USE),
+        private("torch.fx.experimental.proxy_tensor:make_fx", _USE),
+    )
+
+
 def graph_of(fn: Callable[..., object], inputs: Sequence[Tensor]) -> fx.GraphModule:
     """The operations that ``fn`` does on tensors like ``inputs``; it computes no numbers."""
     with usable_folder():
-        # Numbers that depend on data end the trace, where they are asked for.
-        sizes = _ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
-        mode = _FakeTensorMode(allow_non_fake_inputs=True, shape_env=sizes, static_shapes=True)
+        fakes_of, shapes, make_fx = _tracers()
+        # Values that depend on data end the trace, where they are asked for.
+        sizes = shapes(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+        mode = fakes_of(allow_non_fake_inputs=True, shape_env=sizes, static_shapes=True)
         fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in inputs]
         with mode:
-            make = _make_fx(fn, tracing_mode="fake", _allow_non_fake_inputs=True)
+            make = make_fx(fn, tracing_mode="fake", _allow_non_fake_inputs=True)
             made: fx.GraphModule = make(*fakes)
     return made
 

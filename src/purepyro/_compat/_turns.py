@@ -38,7 +38,9 @@ _PARTS: tuple[Any, ...] = (distributions_util, infer_util, poutine_util)
 _PYRO_MODULE: Any = pyro_module
 _RUNTIME: Any = runtime
 _LOCAL = "_MODULE_LOCAL_PARAMS"
-private_or(f"pyro.nn.module:{_LOCAL}", None, "inside a run PyroModules keep parameters apart")
+private_or(
+    "pyro.nn.module:_MODULE_LOCAL_PARAMS", None, "inside a run PyroModules keep parameters apart"
+)
 _ENUMERATED: dict[str, object] = {} if isinstance(ENUMERATED, Missing) else vars(ENUMERATED)
 
 

@@ -18,8 +18,8 @@ from .._errors import DtypeError, SupportError, UnknownNameError, describe, near
 from ..random import Key, key
 from ..random._reuse import consume
 from ._execute import RunConfig, RunResult, execute
+from ._explained import explained
 from ._init import check_declared, declared
-from ._mapping import explained
 from ._session import Call, Session, root_of
 from ._sites import Site
 
@@ -316,16 +316,15 @@ def _checked_run(
         check_declared(root, params, complete=wrapped_by(model) is None)
     _check_finite(params)
     config = RunConfig(params=params, values=values or {}, state=state, draws=draws)
-    with (session := Session(Call(key, args, kwargs, params))), session:
-        with explained():
-            outcome = execute(model, key, args, kwargs, config, session)
+    with explained(), (session := Session(Call(key, args, kwargs, params))), session:
+        outcome = execute(model, key, args, kwargs, config, session)
         known = outcome.params_read | (declared(root).keys() if root is not None else set())
         unknown = [name for name in params if name not in known]
         if unknown:
             raise UnknownNameError(
                 f"The params have {unknown[0]!r}, which names no parameter of this run. "
-                f"{near(unknown[0], known)} Remove it, or start from "
-                "init(model, key)."
+                f"{near(unknown[0], known)} Remove it, or start from init(model, key); of a fit's "
+                "params, which are the guide's too, take params_of(model, params)."
             )
         finished = finish(outcome)
         # Of a record, the joint density has the gradients of all.

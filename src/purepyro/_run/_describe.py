@@ -15,6 +15,7 @@ from torch.distributions import Distribution, Independent, transform_to
 
 from .._compat._thread_state import intact
 from .._compat._transforms import concretely
+from .._core._text import table_of
 from .._declare._bind import bind
 from .._declare._fields import Field, PyroParam
 from .._declare._module import Module
@@ -76,18 +77,27 @@ class Description:
     entries: tuple[Entry, ...]
 
     def __repr__(self) -> str:
-        in_plates = any(entry.plates for entry in self.entries)
-        rows = [["path", "shape", *(["plates"] if in_plates else []), "role", "prior"]]
-        for entry in self.entries:
-            shape = "?" if entry.shape is None else str(list(entry.shape))
-            plates = [", ".join(entry.plates)] if in_plates else []
-            rows.append([entry.path, shape, *plates, entry.role, entry.prior])
+        rows = self._rows()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
         return "\n".join([*lines, self._total()])
+
+    def _repr_html_(self) -> str:
+        head, *rows = self._rows()
+        return table_of(head, rows, self._total())
+
+    def _rows(self) -> list[list[str]]:
+        """The head of the table, and a row for each entry."""
+        in_plates = any(entry.plates for entry in self.entries)
+        rows = [["path", "shape", *(["plates"] if in_plates else []), "role", "prior"]]
+        for entry in self.entries:
+            shape = "?" if entry.shape is None else str(list(entry.shape))
+            plates = [", ".join(entry.plates)] if in_plates else []
+            rows.append([entry.path, shape, *plates, entry.role, entry.prior])
+        return rows
 
     def _total(self) -> str:
         numbers: Counter[str] = Counter()

@@ -118,6 +118,41 @@ def initial(
     return attrs.evolve(outcome, constraints={**constraints, **outcome.constraints})
 
 
+def params_of(
+    model: Callable[..., object] | Module, params: Values, /, *args: Any, **kwargs: Any
+) -> Params:
+    """The entries of ``params`` that are this model's, out of those of several.
+
+    ``state.params`` of SVI has those of model and guide; ``apply()``, ``trace()`` and
+    ``constrain()`` take those of one, since any other name could be a misspelt one.
+
+    Args:
+        model: A Module or any Pyro model, such as a guide.
+        params: Unconstrained values by name, of this model and of others.
+        *args: Arguments of the model, if its parameters come from running it (an automatic guide's,
+            a function's).
+        **kwargs: The same, by name.
+
+    Raises:
+        MissingNameError: if one of the model's is not among them.
+
+    Examples:
+        >>> import torch, pyro.distributions as dist
+        >>> from purepyro import Module, PyroParam, params_of
+        >>> class Coin(Module):
+        ...     p = PyroParam(torch.tensor(0.5), constraint=dist.constraints.unit_interval)
+        >>> params_of(Coin(), {"p": torch.tensor(0.0), "locs.z": torch.tensor(1.0)})
+        {'p': tensor(0.)}
+    """
+    names = initial(as_model(model), key(0), args, kwargs).params
+    for name in names:
+        if name not in params:
+            raise MissingNameError(
+                f"The params have no {name!r}, which the model has. {near(name, params)}"
+            )
+    return {name: params[name] for name in names}
+
+
 def constrain(
     model: Callable[..., object] | Module, params: Values, /, *args: Any, **kwargs: Any
 ) -> Params:

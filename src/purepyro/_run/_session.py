@@ -49,6 +49,7 @@ class Session:
         rows_key: What draws the rows of subsampled plates; by default the key of each run.
 
     Attributes:
+        call: As given.
         substitution: What stands for which parameter.
         mode: What redirects torch's functions.
         snapshot: The networks and transforms, to be put back.
@@ -58,7 +59,7 @@ class Session:
     """
 
     __slots__ = (
-        *("_before", "_buffers", "_ended", "constraints", "find_constraint", "mode"),
+        *("_before", "_buffers", "_ended", "call", "constraints", "find_constraint", "mode"),
         *("rows_key", "snapshot", "substitution"),
     )
 
@@ -69,6 +70,7 @@ class Session:
         find_constraint: FindConstraint | None = None,
         rows_key: Key | None = None,
     ) -> None:
+        self.call = call
         self.substitution = Substitution((call.params, call.args, call.kwargs), find)
         self.mode = RunMode(call.key, self.substitution)
         self.snapshot = Snapshot()

@@ -12,8 +12,8 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from .._errors import TraceError, describe
 from ..infer import SVI, SVIRunResult, SVIState
+from ..infer.svi._arguments import check_count
 from ..infer.svi._compiled_run import is_compiled
-from ..infer.svi._loop import check_count
 from ..infer.svi._nonfinite import Batch
 from ..infer.svi._progress import LOGGER
 from ..random import Key

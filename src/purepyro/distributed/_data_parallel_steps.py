@@ -16,8 +16,9 @@ from .._compile._jit import jit
 from .._errors import PurepyroError, ShapeError, TraceError
 from ..ensemble._failed import without_checks
 from ..infer import SVI, SVIRunResult, SVIState
+from ..infer.svi._arguments import check_count
 from ..infer.svi._diagnosis import diagnose
-from ..infer.svi._loop import Stepper, check_count, run_batches, run_from
+from ..infer.svi._loop import Stepper, run_batches, run_from
 from ..infer.svi._minibatches import Rows, rows_of
 from ..infer.svi._nonfinite import Batch, StepRecord
 from ..infer.svi._steps import Gradients, descend, gradients

@@ -14,7 +14,7 @@ from .._compat._transforms import outside_transforms, plain, readable
 from .._core._whole_numbers import whole
 from .._errors import DtypeError, ShapeError, SupportError, describe
 from ._bits import _host, _philox_operators
-from ._bits._constants import MASK64, STREAMS
+from ._constants import MASK64, STREAMS
 from ._key import Key, as_key, check_key
 from ._reuse import consume
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._core._whole_numbers import whole
 from .._errors import KeyTypeError, SupportError, describe
-from ._bits._constants import MASK64
+from ._constants import MASK64
 
 if TYPE_CHECKING:
     # As NewType, and besides the rows of a stack are keys: `first, second = split(key)`.

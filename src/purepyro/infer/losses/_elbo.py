@@ -34,7 +34,8 @@ from ..._errors import (
     describe,
 )
 from ..._networks._state_axis import expand_state, reduce_state
-from ..._run._mapping import How, check_how, explained, over
+from ..._run._explained import explained
+from ..._run._mapping import How, check_how, over
 from ..._run._sites import Site
 from ...random import Key, split
 from ._model_and_guide import (
@@ -390,6 +391,7 @@ def run_scored(
         for site in (*guide_sites.values(), *model_sites.values()):
             if site.kind != "subsample":
                 site.log_density()
+    _refuse_swapped(model_sites, guide_sites)
     guide_sites = own_sites(session.guide, guide_sites)
     discrete = {
         name
@@ -517,6 +519,18 @@ def score_term(site: Site, rewards: Iterable[tuple[Plates, Tensor]]) -> Tensor:
     """
     score = log_prob(site.fn, site.value)
     return (summed_to(site.plates, rewards) * score).sum()
+
+
+def _refuse_swapped(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> None:
+    by_model, by_guide = (
+        {site.name for site in sites.values() if site.kind == "observed"}
+        for sites in (model_sites, guide_sites)
+    )
+    if by_guide and not by_model:
+        raise DeclarationError(
+            f"The guide observes data, {sorted(by_guide)}, and the model none, so they seem to be "
+            "in each other's place. The order is SVI(model, guide, optim, loss)."
+        )
 
 
 def guide_densities(

@@ -79,20 +79,26 @@ class PairSession(Session):
         models = (self.model,) if guide is None else (guide, self.model)
         super().__init__(call, *lookups(models, call), rows_key)
 
-    def run_guide(self, key: Key) -> RunResult[object]:
-        """A run of the guide."""
-        return self.run(self.guide, key)
+    def run_guide(self, key: Key, *, alone: bool = False) -> RunResult[object]:
+        """A run of the guide; ``alone``, without the arguments, which are the model's only."""
+        return self.run(self.guide, key, alone=alone)
 
     def run_model(self, key: Key, values: Values) -> RunResult[object]:
         """A run of the model at the guide's values."""
         return self.run(self.model, key, values)
 
     def run(
-        self, fn: Callable[..., object], key: Key, values: Values = MappingProxyType({})
+        self,
+        fn: Callable[..., object],
+        key: Key,
+        values: Values = MappingProxyType({}),
+        *,
+        alone: bool = False,
     ) -> RunResult[object]:
         """A run of one of the two, or of one of them wrapped."""
         config = RunConfig(params=self.params, values=values, state=self.flow.state)
-        result = execute(fn, key, self.args, self.kwargs, config, self)
+        args, kwargs = ((), {}) if alone else (self.args, self.kwargs)
+        result = execute(fn, key, args, kwargs, config, self)
         self.flow.take(result.buffers)
         return result
 

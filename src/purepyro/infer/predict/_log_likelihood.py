@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..._compat._distributions import log_prob, scale_and_mask
 from ..._core._pickling import Carried
+from ..._core._text import settings_of
 from ..._core._types import Values
 from ..._errors import MissingNameError, ShapeError, describe
 from ..._run._execute import RunConfig, execute
@@ -23,7 +24,7 @@ from ._predictive import draws_of, require_sites
 P = ParamSpec("P")
 
 
-@attrs.frozen(getstate_setstate=False)
+@attrs.frozen(repr=False, getstate_setstate=False)
 class LogLikelihood(Carried, Generic[P]):
     r"""Scores the observed sites of a model, datum by datum, at draws of its latent sites.
 
@@ -64,6 +65,9 @@ class LogLikelihood(Carried, Generic[P]):
     posterior_samples: Values
     chunk_size: int | None = attrs.field(default=None, kw_only=True, validator=check_chunk_size)
     map: How = attrs.field(default="vmap", kw_only=True, validator=check_how)
+
+    def __repr__(self) -> str:
+        return settings_of(self)
 
     def __attrs_post_init__(self) -> None:
         if not draws_of(self.posterior_samples):

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from ..._compat._transforms import is_transforming
-from ..._core._whole_numbers import whole
-from ..._errors import OutOfRangeError, ShapeError, SupportError, describe
+from ..._errors import OutOfRangeError, ShapeError, SupportError
 from ..._run._sites import Site
 from ...random import Key
+from ._arguments import check_count
 from ._compiled_run import Graphs, run_blocks
 from ._minibatches import Rows, epochs_of
 from ._nonfinite import Batch, Explain, LossMonitor
@@ -175,14 +175,3 @@ def _step_of(stepper: Stepper, total: int | None) -> Callable[..., tuple[SVIStat
         return step(state, *args, **kwargs)
 
     return trying
-
-
-def check_count(count: object, name: str) -> int:
-    """A number of steps or epochs as a plain int; refuse one that is no number."""
-    number = whole(count, 0)
-    if number is None:
-        raise ShapeError(
-            f"{name} is {describe(count)}, and a run takes a whole number of steps, forward. Give "
-            f"an int {name} >= 0."
-        )
-    return number

@@ -15,18 +15,20 @@ from torch import Tensor
 from ..._compat._thread_state import Intact, intact
 from ..._compat._transforms import is_transforming
 from ..._core._pickling import Carried
+from ..._core._text import settings_of
 from ..._core._types import Params
-from ..._errors import DeclarationError, describe, near
-from ..._run._mapping import explained
+from ..._errors import DeclarationError, near
+from ..._run._explained import explained
 from ..._run._sites import Site
 from ...random import Key, fold_in, name_key
 from ...random._reuse import consume
 from ..losses._elbo import ELBO, Trace_ELBO
+from ._arguments import check_loss, check_optim, check_order, check_run, check_state
 from ._compiled_run import Graphs, graphs_of, is_compiled
 from ._diagnosis import diagnose
 from ._gradients import without_gradient
 from ._initialize import Start
-from ._loop import Stepper, check_count, records, run_batches, run_from
+from ._loop import Stepper, records, run_batches, run_from
 from ._nonfinite import Batch, OnNonfinite, StepRecord
 from ._optimizers import Optimizer, PerParameter, check_optimizer, counted
 from ._patterns import as_patterns, require_matches
@@ -42,7 +44,7 @@ def _as_optimizer(optim: Optimizer | Mapping[str, Optimizer]) -> Optimizer:
     return counted(optim)
 
 
-@attrs.frozen(getstate_setstate=False)
+@attrs.frozen(repr=False, getstate_setstate=False)
 class SVI(Carried, Generic[P]):
     """Fits a guide to a model, by pure functions of an explicit state.
 
@@ -96,16 +98,13 @@ class SVI(Carried, Generic[P]):
     progress_bar: bool | None = attrs.field(default=None, kw_only=True)
     compiled: bool | None = attrs.field(default=None, kw_only=True)
 
+    def __repr__(self) -> str:
+        return settings_of(self)
+
     def __attrs_post_init__(self) -> None:
-        optim = self.optim
-        for each in (
-            [o for _, o in optim.optimizers] if isinstance(optim, PerParameter) else [optim]
-        ):
-            if not callable(getattr(each, "init", None)) or isinstance(each, type):
-                raise DeclarationError(
-                    f"SVI got the optimiser {describe(each)}, which is no (init, update) pair, "
-                    "so it could not be pure. Write for example torchopt.adam(1e-2)."
-                )
+        check_optim(self.optim)
+        check_loss(self.loss)
+        check_order(self.model, self.guide)
         if self.on_nonfinite not in get_args(OnNonfinite):
             raise DeclarationError(
                 f"on_nonfinite is {self.on_nonfinite!r}, which names nothing that could be done. "
@@ -141,12 +140,14 @@ class SVI(Carried, Generic[P]):
         self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[SVIState, Tensor]:
         """One step of the optimiser; returns the new state and the loss before the step."""
+        check_state(state, "step")
         with (guard := Intact()), guard, explained():
             return descend(self, state, gradients(self, state, *args, **kwargs))
 
     @intact
     def evaluate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         """The loss at ``state``, with the noise of its next step."""
+        check_state(state, "evaluate")
         key = fold_in(state.key, state.step)
         with torch.no_grad():
             return loss_and_buffers(self, state.params, key, state.buffers, args, kwargs)[0]
@@ -158,18 +159,20 @@ class SVI(Carried, Generic[P]):
             SupportError: if a loss is not finite, unless ``on_nonfinite`` is set; it names the site
                 whose value, density or gradient went bad.
         """
-        num_steps = check_count(num_steps, "num_steps")
+        num_steps = check_run(key, num_steps)
         return self.run_from(self.init(key, *args, **kwargs), num_steps, *args, **kwargs)
 
     def run_from(
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
         """``run()``, going on from a state: of another run, or of a checkpoint."""
+        check_state(state, "run_from")
         with (guard := Intact()), guard:
             return run_from(stepper_of(self), state, num_steps, Batch(args, kwargs))
 
     def iterate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[SVIRecord]:
         """Steps without end, to be stopped by ``break``; one ``SVIRecord`` for each."""
+        check_state(state, "iterate")
         return records(stepper_of(self), state, repeat(Batch(args, kwargs)))
 
     @intact
@@ -220,6 +223,7 @@ class SVI(Carried, Generic[P]):
         epochs: int = 1,
     ) -> SVIRunResult:
         """``fit()``, going on from a state."""
+        check_state(state, "fit_from")
         return run_batches(stepper_of(self), state.key, state, batches, data_size, epochs)
 
     @cached_property  # of attrs, which has no lock

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..._errors import describe
+from .._constants import MASK32
 from .._key import Key, signed
-from ._constants import MASK32
 from ._shape import Plan, plan
 from ._words import wide_words, words
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..._compat._transforms import outside_transforms, readable
+from .._constants import MASK32, MASK64
 from . import _host, _native, _philox_operators
-from ._constants import MASK32, MASK64
 from ._floats import box_muller, double, single
 from ._host import Wide, Words
 from ._shape import Plan

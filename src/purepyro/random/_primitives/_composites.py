@@ -25,17 +25,13 @@ def _functions(module: object, names: str) -> list[FunctionType]:
     return [function for function in found if isinstance(function, FunctionType)]
 
 
-_POOLS = _functions(
-    functional, "fractional_max_pool2d_with_indices fractional_max_pool3d_with_indices"
-)
-
 COMPOSITES = frozenset(
     _functions(
         functional,
         "alpha_dropout dropout dropout1d dropout2d dropout3d feature_alpha_dropout gumbel_softmax"
+        " fractional_max_pool2d_with_indices fractional_max_pool3d_with_indices"
         " multi_head_attention_forward rrelu",
     )
-    + _POOLS
     + _functions(torch, "lobpcg pca_lowrank svd_lowrank")
 )
 
@@ -86,12 +82,19 @@ def _init_kaiming_uniform(
         return tensor.uniform_(-bound, bound)
 
 
-def _pool(with_indices: FunctionType) -> Body:
-    """A pool without its indices, from the function that returns both."""
+def _pool(with_indices: Callable[..., tuple[Tensor, Tensor]]) -> Body:
+    """A fractional max pooling, by the function of torch that also returns the indices."""
 
-    def pool(*args: object, return_indices: bool = False, **named: object) -> object:
-        found = unchecked(with_indices)(*args, **named)
-        return found if return_indices else cast("tuple[object, object]", found)[0]
+    def pool(
+        input: Tensor,
+        kernel_size: object,
+        output_size: object = None,
+        output_ratio: object = None,
+        return_indices: bool = False,
+        **samples: object,
+    ) -> object:
+        found = with_indices(input, kernel_size, output_size, output_ratio, **samples)
+        return found if return_indices else found[0]
 
     return pool
 
@@ -100,8 +103,8 @@ def _pool(with_indices: FunctionType) -> Body:
 # name of a dispatcher, which would call them again.
 REPLACED: Mapping[object, Body] = MappingProxyType(
     {
-        functional.fractional_max_pool2d: _pool(_POOLS[0]),
-        functional.fractional_max_pool3d: _pool(_POOLS[1]),
+        functional.fractional_max_pool2d: _pool(functional.fractional_max_pool2d_with_indices),
+        functional.fractional_max_pool3d: _pool(functional.fractional_max_pool3d_with_indices),
         init.uniform_: _init_uniform,
         init.normal_: _init_normal,
         init.kaiming_uniform_: _init_kaiming_uniform,
