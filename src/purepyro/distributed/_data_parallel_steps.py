@@ -16,7 +16,7 @@ from .._compile._jit import jit
 from .._errors import PurepyroError, ShapeError, TraceError
 from ..ensemble._failed import without_checks
 from ..infer import SVI, SVIRunResult, SVIState
-from ..infer.svi._arguments import check_count
+from ..infer.svi._arguments import check_count, check_state
 from ..infer.svi._diagnosis import diagnose
 from ..infer.svi._loop import Stepper, run_batches, run_from
 from ..infer.svi._minibatches import Rows, rows_of
@@ -119,6 +119,7 @@ class ParallelFit:
                 "the middle of a step. Call it outside; for many members take Sharded(Ensemble(svi"
                 "))."
             )
+        check_state(state, "step")
         try:
             own = self.halves.gradients(state, *args, **kwargs)
         except PurepyroError:
@@ -137,6 +138,7 @@ class ParallelFit:
     def run_from(self, state: SVIState, num_steps: int, batch: Batch) -> SVIRunResult:
         """Steps on the same rows, from a state that is the same on all ranks."""
         num_steps = check_count(num_steps, "num_steps")
+        check_state(state, "run_from")
         require_alike(
             self.ranks,
             {
