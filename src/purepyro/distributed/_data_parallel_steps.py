@@ -40,7 +40,7 @@ class Halves(NamedTuple):
     descend: Callable[..., tuple[SVIState, Tensor]]
 
 
-def halves_of(svi: SVI[Any]) -> Halves:
+def halves_of(svi: SVI[...]) -> Halves:
     """The halves of the steps of ``svi``.
 
     Values that are not finite raise nothing here, since they must come to all ranks alike.
@@ -48,7 +48,7 @@ def halves_of(svi: SVI[Any]) -> Halves:
     return Halves(partial(gradients, without_checks(svi)), partial(descend, svi))
 
 
-def compiled_halves_of(svi: SVI[Any]) -> Halves:
+def compiled_halves_of(svi: SVI[...]) -> Halves:
     """The same, each compiled."""
     halves = halves_of(svi)
     return Halves(jit(halves.gradients), jit(halves.descend))
@@ -91,7 +91,7 @@ class ParallelFit:
         data_size: How many rows all ranks have together; ``None``: do not check.
     """
 
-    svi: SVI[Any]
+    svi: SVI[...]
     ranks: Communicator
     halves: Halves
     data_size: int | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, ParamSpec, TypeAlias
+from typing import Generic, ParamSpec, TypeAlias
 
 import attrs
 import torch
@@ -43,7 +43,7 @@ P = ParamSpec("P")
 Loops: TypeAlias = tuple[Loop[Carry], Loop[Carry]]
 
 
-def _loops_of(ensemble: Ensemble[Any]) -> Loops:
+def _loops_of(ensemble: Ensemble[...]) -> Loops:
     """The steps of one member, and of many, in compiled blocks."""
     return Loop(ensemble._one), Loop(ensemble._many)
 
@@ -317,7 +317,7 @@ class Ensemble(Carried, Generic[P]):
             return torch.vmap(one, in_dims=(0, *plan.dims), chunk_size=size)(carry, *tensors)
 
 
-def require_one_good(ensemble: Ensemble[Any], keys: Key, call: Arguments) -> None:
+def require_one_good(ensemble: Ensemble[...], keys: Key, call: Arguments) -> None:
     """Refuse data or a model with which no member could start; the first that can will do.
 
     Raises:
@@ -336,7 +336,7 @@ def require_one_good(ensemble: Ensemble[Any], keys: Key, call: Arguments) -> Non
         raise first
 
 
-def initial_state(ensemble: Ensemble[Any], keys: Key, call: Arguments) -> EnsembleState:
+def initial_state(ensemble: Ensemble[...], keys: Key, call: Arguments) -> EnsembleState:
     """The state of all members before the first step, finite or not."""
     members = ensemble.members
 
@@ -357,7 +357,7 @@ def initial_state(ensemble: Ensemble[Any], keys: Key, call: Arguments) -> Ensemb
 
 
 def train_members(
-    ensemble: Ensemble[Any], state: EnsembleState, num_steps: int, call: Arguments
+    ensemble: Ensemble[...], state: EnsembleState, num_steps: int, call: Arguments
 ) -> EnsembleRunResult:
     """The members after ``num_steps`` steps; those that failed are not reported."""
     if num_steps == 0:
@@ -375,13 +375,13 @@ def train_members(
     return EnsembleRunResult(*in_chunks(how, state, num_steps, call, size))
 
 
-def diagnose_member(ensemble: Ensemble[Any], state: EnsembleState, i: int, call: Arguments) -> str:
+def diagnose_member(ensemble: Ensemble[...], state: EnsembleState, i: int, call: Arguments) -> str:
     """Why the next step of member ``i`` is not finite."""
     batch = call.rebuilt(call.of_member(i))
     return diagnose_step(ensemble.svi_of(state, i), ensemble.member(state, i), batch)
 
 
-def init_member(svi: SVI[Any], key: Tensor, own: Batch) -> SVIState:
+def init_member(svi: SVI[...], key: Tensor, own: Batch) -> SVIState:
     """The state of one member before its first step; its key was consumed with all others."""
     with unchecked():
         return svi.init(Key(key), *own.args, **own.kwargs)

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import repeat
-from typing import Any, Generic, ParamSpec, get_args
+from typing import Generic, ParamSpec, get_args
 
 import attrs
 import torch
@@ -265,7 +265,7 @@ class SVI(Carried, Generic[P]):
             return self._start.look(params, name_key(key, "check"), batch)[0]
 
 
-def stepper_of(svi: SVI[Any]) -> Stepper:
+def stepper_of(svi: SVI[...]) -> Stepper:
     """What the loops know of a fit."""
 
     def explain(now: StepRecord[SVIState], previous: StepRecord[SVIState] | None) -> str | None:
