@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyro.infer import config_enumerate
 from torch import Tensor, nn
 
-from models import regression, regression_data
+from models import LOSSES, regression, regression_data
 from purepyro import Ensemble, Module, PyroSample, init, random
 from purepyro.infer import (
     SVI,
@@ -23,9 +23,6 @@ from purepyro.infer import (
     LogLikelihood,
     Predictive,
     RenyiELBO,
-    Trace_ELBO,
-    TraceEnum_ELBO,
-    TraceGraph_ELBO,
     TraceMeanField_ELBO,
 )
 from purepyro.infer.losses._elbo import DecomposedLoss
@@ -94,13 +91,6 @@ def discrete() -> Case:
 
 CASES = [plates(), network(), subsampled(), discrete()]
 NAMES = ["plates", "network", "subsampled", "discrete"]
-LOSSES: list[Callable[..., DecomposedLoss]] = [
-    Trace_ELBO,
-    TraceMeanField_ELBO,
-    TraceGraph_ELBO,
-    TraceEnum_ELBO,
-    RenyiELBO,
-]
 cases = pytest.mark.parametrize("case", CASES, ids=NAMES)
 seeds = st.integers(0, 2**32)
 counts = st.integers(2, 4)

@@ -13,6 +13,7 @@ import torchopt
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from models import LOSSES
 from purepyro import Ensemble, apply, log_density, random, trace
 from purepyro._errors import DeclarationError, ShapeError, SupportError, VmapError
 from purepyro.ensemble import EnsemblePredictive
@@ -22,21 +23,12 @@ from purepyro.infer import (
     Predictive,
     RenyiELBO,
     Trace_ELBO,
-    TraceEnum_ELBO,
     TraceGraph_ELBO,
-    TraceMeanField_ELBO,
 )
 from purepyro.infer.losses._elbo import DecomposedLoss
 
 How = Literal["vmap", "loop"]
 Y = torch.tensor([0.3, -0.2])
-LOSSES: list[Callable[..., DecomposedLoss]] = [
-    Trace_ELBO,
-    TraceMeanField_ELBO,
-    TraceGraph_ELBO,
-    TraceEnum_ELBO,
-    RenyiELBO,
-]
 THERE = {"at": torch.tensor(0.1)}
 
 

@@ -101,7 +101,7 @@ class PyroParam(Field[Owner]):
 
     Source: ``pyro.nn.PyroParam``.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from purepyro import Module, PyroParam, apply, init, random
         >>> class Scaled(Module):
@@ -193,7 +193,7 @@ class PyroSample(Field[Owner]):
 
     Source: ``pyro.nn.PyroSample``.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from purepyro import Module, PyroSample, Prior, apply, random
         >>> class Line(Module):
@@ -266,7 +266,7 @@ def static(*, default: Any = attrs.NOTHING) -> Any:
     A Module in a plain field is a submodule, whose parameters and sites belong to the whole. In a
     static field it is just a value, as the model inside a guide is.
 
-    Example:
+    Examples:
         >>> import attrs
         >>> from purepyro import Module, static
         >>> class Guide(Module):

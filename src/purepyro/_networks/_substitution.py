@@ -2,7 +2,7 @@
 
 A ``torch.nn`` module reaches its parameters in many ways: as attributes, through bound methods,
 partials, hooks and containers. What all of these have in common is the tensor object itself. A
-:class:`Substitution` knows which tensor stands for which object, and a mode puts it there in the
+``Substitution`` knows which tensor stands for which object, and a mode puts it there in the
 arguments of every torch function. A parameter of a network that it does not know would be a
 constant of which the params say nothing: such a run is refused.
 """
@@ -349,7 +349,7 @@ def _found_in(value: object, parameter: Tensor, path: str, depth: int = 4) -> st
 
 
 class SubstitutionMode(TorchFunctionMode):
-    """A block in which torch functions compute with the values of a :class:`Substitution`."""
+    """A block in which torch functions compute with the values of a ``Substitution``."""
 
     def __init__(self, substitution: Substitution) -> None:
         super().__init__()
@@ -401,7 +401,7 @@ class RunMode(KeyedRandom):
         else:
             if kwargs:
                 args, kwargs = self.substitution.arguments(func, args, kwargs)
-        if type(func) is not FunctionType and func not in KEYED and not self.steady:
+        if type(func) is not FunctionType and func not in KEYED and not self.invariant:
             return func(*args, **kwargs) if kwargs else func(*args)
         return super().__torch_function__(func, types, args, kwargs)
 
@@ -411,7 +411,7 @@ class RunMode(KeyedRandom):
         The code of a constructor draws nothing, so with arguments that nothing stands for it
         computes the same without: a third of the time of the operations in it.
         """
-        if self.steady or not self._is_innermost():
+        if self.invariant or not self._is_innermost():
             return None
         for arg in (*args, *kwargs.values()):
             if type(arg) not in _PLAIN_KINDS or id(arg) in self._values:

@@ -1,7 +1,7 @@
 """One run of a model: isolated, keyed, recorded.
 
 This is the machinery under ``apply``, ``init`` and the rest: it installs the handler that serves
-the statements (:mod:`._handler`), keeps the sites (:mod:`._sites`), and guards what a run may not
+the statements (``._handler``), keeps the sites (``._sites``), and guards what a run may not
 touch.
 """
 
@@ -59,7 +59,7 @@ class RunResult(Generic[R]):
 
 @attrs.frozen(kw_only=True)
 class RunConfig:
-    """How to run, beyond the model and its arguments. See :class:`SubstituteHandler`."""
+    """How to run, beyond the model and its arguments. See ``SubstituteHandler``."""
 
     params: Mapping[str, Tensor] = attrs.field(factory=dict)
     values: Mapping[str, Tensor] = attrs.field(factory=dict)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._core._whole_numbers import whole
 from .._errors import KeyTypeError, SupportError, describe
-from ._bits._constants import MASK64
+from ._constants import MASK64
 
 if TYPE_CHECKING:
     # As NewType, and besides the rows of a stack are keys: `first, second = split(key)`.
@@ -42,7 +42,7 @@ def key(seed: int, *, device: torch.device | str | None = None) -> Key:
         KeyTypeError: If `seed` is not an integer.
         SupportError: If it is negative, or has more than 64 bits.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> random.key(0)
         tensor([0, 0])

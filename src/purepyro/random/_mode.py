@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from .._compat._function_modes import mode_depth, pop_modes, push_mode
 from .._compat._innermost import INNERMOST
-from ._batch_invariant import STEADY
+from ._batch_invariant import BATCH_INVARIANT
 from ._key import Key, check_key
 from ._primitives._composites import COMPOSITES, REPLACED, unchecked
 from ._primitives._table import KEYED
@@ -25,13 +25,13 @@ class KeyedRandom(TorchFunctionMode):
 
     Args:
         key: Where the first call draws from.
-        steady: Whether results are the same to the last bit under vmap.
+        invariant: Whether a result has the same bits under vmap as alone.
     """
 
-    def __init__(self, key: Key, *, steady: bool = False) -> None:
+    def __init__(self, key: Key, *, invariant: bool = False) -> None:
         super().__init__()
         self.source = KeySource(key)
-        self.steady = steady
+        self.invariant = invariant
         # For each block that is under way: the mode around it, and how many torch had.
         self._outer: list[tuple[TorchFunctionMode | None, int]] = []
 
@@ -71,10 +71,10 @@ class KeyedRandom(TorchFunctionMode):
         if handler is not None:
             _refuse_generator(func, named)
             return handler(self.source, *args, **named)
-        if self.steady:
-            steady = STEADY.get(func)
-            if steady is not None:
-                return steady(*args, **named)
+        if self.invariant:
+            invariant = BATCH_INVARIANT.get(func)
+            if invariant is not None:
+                return invariant(*args, **named)
         if type(func) is FunctionType:
             return self._python(func, args, named)
         return func(*args, **named)
@@ -108,7 +108,7 @@ def keyed(key: Key) -> KeyedRandom:
         KeyTypeError: If `key` is no key, or a stack of keys.
         ValueError: Inside, if a call is given a `generator`, whose state is hidden from the key.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from purepyro import random
         >>> with random.keyed(random.key(0)):
@@ -135,19 +135,19 @@ class DrawingFrom:
     def __enter__(self) -> None:
         mode = INNERMOST.mode
         if isinstance(mode, KeyedRandom):
-            self._before: tuple[KeySource, bool] | None = mode.source, mode.steady
+            self._before: tuple[KeySource, bool] | None = mode.source, mode.invariant
             self._mode = mode
-            mode.source, mode.steady = self._source, True
+            mode.source, mode.invariant = self._source, True
         else:
             self._before = None
-            self._mode = KeyedRandom(self._source.key, steady=True)
+            self._mode = KeyedRandom(self._source.key, invariant=True)
             self._mode.__enter__()
 
     def __exit__(self, *error: object) -> None:
         if self._before is None:
             self._mode.__exit__(*error)
         else:
-            self._mode.source, self._mode.steady = self._before
+            self._mode.source, self._mode.invariant = self._before
 
 
 def current_source() -> KeySource:

@@ -44,7 +44,7 @@ def sample(key: Key, distribution: object, sample_shape: Sequence[int] = ()) -> 
         ShapeError: If `sample_shape` is no shape.
         UnsupportedDistributionError: If the distribution cannot be drawn from a key.
 
-    Example:
+    Examples:
         >>> import torch
         >>> import pyro.distributions as dist
         >>> from purepyro import random
@@ -112,7 +112,7 @@ def _leaf_draw(leaf: Leaf, source: KeySource, distribution: object, shape: Shape
 
 @cache
 def leaf_of(kind: Hashable) -> Leaf | None:
-    """The keyed version of a distribution that is made of numbers only."""
+    """The keyed version of a distribution that is not made of other distributions."""
     reason = _entry(UNSUPPORTED, kind)
     if reason is not None:
         raise UnsupportedDistributionError(

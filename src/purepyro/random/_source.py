@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from .._compat._transforms import dispatch_modes, outside_transforms
-from ._bits._constants import CALLS
 from ._bits._host import derived
 from ._bits._native import usable
+from ._constants import CALLS
 from ._derive import fold_in_integer, name_hash, name_key
 from ._key import Key, as_key
 

@@ -23,9 +23,9 @@ P = ParamSpec("P")
 class AutoNormal(ModelGuide[P]):
     r"""A guide in which each latent site is independent and normal in unconstrained space.
 
-    .. math:: z = T(\mu + \sigma\,\epsilon), \quad \epsilon \sim N(0, I)
+    $$z = T(\mu + \sigma\,\epsilon), \quad \epsilon \sim N(0, I)$$
 
-    with :math:`T` the ``biject_to`` of the site's support. Parameters are ``locs.<site>`` and
+    with $T$ the ``biject_to`` of the site's support. Parameters are ``locs.<site>`` and
     ``scales.<site>``, the latter positive by a softplus. Sites in plates keep their plates; of a
     subsampled plate the parameters are full and subsampled with it.
 
@@ -41,7 +41,7 @@ class AutoNormal(ModelGuide[P]):
     Source: ``pyro.infer.autoguide.AutoNormal``; Kucukelbir et al. 2017, "Automatic Differentiation
     Variational Inference".
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import constrain, init, random
         >>> from purepyro.infer import AutoNormal

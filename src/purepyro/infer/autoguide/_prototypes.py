@@ -40,7 +40,7 @@ class Prototype(NamedTuple):
     Attributes:
         latents: The sites, in the order of the run.
         fixed: Whether all of them are the same in every run. If not, supports and masks are those
-            of some run, and :meth:`now` has those of the run under way.
+            of some run, and ``now()`` has those of the run under way.
         arranged: The plates whose rows are arguments, by ``subsample``.
         flat: The sites with masked elements that other densities depend on.
     """

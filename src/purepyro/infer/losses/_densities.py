@@ -53,7 +53,7 @@ def guide_densities(
 
 
 def counted(guide_sites: Mapping[str, Site]) -> list[str]:
-    """The names of the guide's sites that count in the bound, see :func:`guide_densities`."""
+    """The names of the guide's sites that count in the bound, see ``guide_densities()``."""
     carried = any(is_delta(s.fn) for s in guide_sites.values() if feeds_model(s))
     return [
         name

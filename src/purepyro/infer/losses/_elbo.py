@@ -30,9 +30,9 @@ T = TypeVar("T")
 
 
 class ELBO(Protocol):
-    """What :class:`SVI` needs of a loss: a pure function of parameters and a key.
+    """What ``SVI`` needs of a loss: a pure function of parameters and a key.
 
-    Example:
+    Examples:
         >>> import pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import ELBO, Trace_ELBO
@@ -63,10 +63,10 @@ class ELBOParts(NamedTuple):
 
     Attributes:
         loss: What to minimise; the only part with a gradient.
-        log_likelihood: The estimate of :math:`\mathbb{E}_q[\log p(x | z)]`: the observed sites.
-        kl: The estimate of :math:`\mathrm{KL}(q(z) \,\|\, p(z))`: the latent sites.
+        log_likelihood: The estimate of $\mathbb{E}_q[\log p(x | z)]$: the observed sites.
+        kl: The estimate of $\mathrm{KL}(q(z) \,\|\, p(z))$: the latent sites.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import Trace_ELBO
@@ -157,7 +157,7 @@ class DecomposedLoss(ABC):
         *args: Any,
         **kwargs: Any,
     ) -> ELBOParts:
-        """The loss and what it is made of; arguments as for :meth:`loss`."""
+        """The loss and what it is made of; arguments as for ``loss()``."""
         return self._estimate(ModelGuidePair(model, guide, params, args, kwargs), key, None)[0]
 
     def loss_with_state(
@@ -174,10 +174,10 @@ class DecomposedLoss(ABC):
         """The loss, and the buffers of the networks in model and guide after the runs.
 
         Args:
-            model: As for :meth:`loss`.
-            guide: As for :meth:`loss`.
-            params: As for :meth:`loss`.
-            key: As for :meth:`loss`.
+            model: As for ``loss()``.
+            guide: As for ``loss()``.
+            params: As for ``loss()``.
+            key: As for ``loss()``.
             state: The buffers before the runs, by name; such as ``SVIState.buffers``.
             *args: Arguments of both.
             **kwargs: The same, by name.

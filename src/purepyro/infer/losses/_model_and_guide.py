@@ -54,7 +54,7 @@ class ModelGuidePair(NamedTuple):
 
 
 class PairSession(Session):
-    """The session of a model and its guide; see :class:`Session` for how it is entered.
+    """The session of a model and its guide; see ``Session`` for how it is entered.
 
     Args:
         pair: The two, with what they are given.

@@ -22,7 +22,7 @@ from ._model_and_guide import (
 class Trace_ELBO(ParticleELBO):
     r"""The negative evidence lower bound, estimated from samples of the guide.
 
-    .. math:: -\mathbb{E}_{q(z)}[\log p(x | z)] + \beta \, \mathrm{KL}(q(z) \,\|\, p(z))
+    $$-\mathbb{E}_{q(z)}[\log p(x | z)] + \beta \, \mathrm{KL}(q(z) \,\|\, p(z))$$
 
     Gradients flow through reparameterised draws; a site without them (a discrete one) gets the
     score-function estimator, Rao-Blackwellised over plates as in Pyro.
@@ -31,14 +31,14 @@ class Trace_ELBO(ParticleELBO):
         num_particles: How many draws of the guide to average over. They are a ``vmap`` over keys;
             a single particle uses the key itself.
         chunk_size: How many particles to hold in memory at once; ``None``: all.
-        kl_weight: The factor :math:`\beta` of the KL term, a number or a 0-d tensor. Annealing is
+        kl_weight: The factor $\beta$ of the KL term, a number or a 0-d tensor. Annealing is
             a new loss at each step: nothing is traced anew if the weight comes as a tensor.
         map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
             takes what ``vmap`` cannot, such as branches on values; the draws are the same.
 
     Source: ``pyro.infer.Trace_ELBO``; Ranganath et al. 2014, "Black Box Variational Inference".
 
-    Example:
+    Examples:
         >>> import attrs, torch, torchopt, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import SVI, AutoNormal, Trace_ELBO

@@ -51,14 +51,14 @@ def save(path: str | os.PathLike[str], state: object) -> None:
 
     Args:
         path: The file; an earlier one is replaced.
-        state: An :class:`SVIState`, a stack of them, or another pytree of tensors. They are saved
+        state: An ``SVIState``, a stack of them, or another pytree of tensors. They are saved
             as plain ones: without gradients or views, on the CPU.
 
     Raises:
         DeclarationError: if a leaf is no plain, dense tensor, or two have the same name.
         OSError: if the file cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile, torchopt
         >>> from pathlib import Path
         >>> from purepyro import random
@@ -92,7 +92,7 @@ def save(path: str | os.PathLike[str], state: object) -> None:
 
 
 def load(path: str | os.PathLike[str], *, like: S) -> S:
-    """Read a state written by :func:`save`, into the structure of another one.
+    """Read a state written by ``save()``, into the structure of another one.
 
     No code of the file is run, and its checksum is checked. Names, shapes and dtypes must be
     exactly those of ``like``; tensors come to the devices of ``like``.
@@ -109,7 +109,7 @@ def load(path: str | os.PathLike[str], *, like: S) -> S:
             or optimiser; the message lists all differences.
         DeclarationError: if the file is damaged, no state, or one of a later schema.
 
-    Example:
+    Examples:
         >>> import tempfile, torch
         >>> from pathlib import Path
         >>> from purepyro.infer import load, save

@@ -36,7 +36,7 @@ class Optimizer(Protocol):
     Its ``update`` is called as ``update(gradients, state, params=params)`` and returns what to add
     to the parameters, with the new state.
 
-    Example:
+    Examples:
         >>> import torchopt
         >>> from purepyro.infer import Optimizer
         >>> optim: Optimizer = torchopt.adam(1e-2)
@@ -174,7 +174,7 @@ def clip_grad_norm(max_norm: float) -> GradientTransformation:
     Args:
         max_norm: The largest Euclidean norm, over all parameters, to let through.
 
-    Example:
+    Examples:
         >>> import torch, torchopt
         >>> from purepyro.infer import clip_grad_norm
         >>> optim = torchopt.chain(clip_grad_norm(1.0), torchopt.sgd(1.0))
@@ -213,7 +213,7 @@ def scale(factor: Tensor | float) -> GradientTransformation:
     Args:
         factor: A number or a 0-d tensor.
 
-    Example:
+    Examples:
         >>> import torch, torchopt
         >>> from purepyro.infer import scale
         >>> optim = torchopt.chain(torchopt.sgd(1.0), scale(torch.tensor(0.1)))

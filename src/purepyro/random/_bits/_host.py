@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from .._constants import MASK32, MASK64, MULTIPLIERS, ROUNDS, WEYL
 from .._key import signed
-from ._constants import MASK32, MASK64, MULTIPLIERS, ROUNDS, WEYL
 
 Words = NDArray[np.uint32]
 Wide = NDArray[np.uint64]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._constants import MASK32, MULTIPLIERS, ROUNDS, WEYL
+from .._constants import MASK32, MULTIPLIERS, ROUNDS, WEYL
 
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 

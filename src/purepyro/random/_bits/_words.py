@@ -1,8 +1,8 @@
-"""Streams of random words, and the uniform and normal numbers made of them.
+"""Streams of random words, and the uniform and normal values made of them.
 
 Every function takes a `Plan` and returns (*lead, size), or the plan's shape. Each has two ways to
 the same bits: NumPy where the keys can be read, torch operations elsewhere. The float functions
-used (log, sqrt, cos, sin) give the same bits wherever in a tensor a number stands, which makes a
+used (log, sqrt, cos, sin) give the same bits wherever in a tensor a value stands, which makes a
 draw under vmap equal to the draws of a loop; pow, sigmoid and softplus of torch do not.
 """
 
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..._compat._transforms import outside_transforms, readable
+from .._constants import MASK32
 from . import _host, _native, _philox_operators
-from ._constants import MASK32
 from ._floats import box_muller, double, single
 from ._host import Wide, Words
 from ._shape import Plan
@@ -29,7 +29,7 @@ _RADIUS_AND_ANGLE = np.array([1.0, 2.0 * math.pi], dtype=np.float32)
 _SQUARED_RADIUS = np.array([-2.0, 1.0], dtype=np.float32)
 _IN_ROWS = _RADIUS_AND_ANGLE[:, None], _SQUARED_RADIUS[:, None]
 
-# Uniform numbers are k * 2**-digits, as many digits as the dtype's significand holds.
+# Uniform values are k * 2**-digits, as many digits as the dtype's significand holds.
 _DIGITS = {torch.float32: 24, torch.float64: 53, torch.float16: 11, torch.bfloat16: 8}
 
 
@@ -61,7 +61,7 @@ def wide_words(plan: Plan) -> Tensor:
 
 
 def uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
-    """Uniform numbers in [0, 1)."""
+    """Uniform values in [0, 1)."""
     kernels = _native.native(plan.keys, "uniform")
     if kernels is not None and dtype in (torch.float32, torch.float64):
         return _native.uniforms(kernels, plan.keys, plan.size, dtype).reshape(plan.shape)
@@ -76,14 +76,14 @@ def uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
 
 
 def open_uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
-    """Uniform numbers in (0, 1], fine near 0: 2**-33 is the least float32, for logarithms."""
+    """Uniform values in (0, 1], fine near 0: 2**-33 is the least float32, for logarithms."""
     if dtype is torch.float64:
         return (_top(wide_words(plan)) + 0.5) * 2.0**-53
     return (words(plan).to(torch.float32) * 2.0**-32 + 2.0**-33).to(dtype)
 
 
 def normals(plan: Plan, dtype: torch.dtype) -> Tensor:
-    """Standard normal numbers in pairs by the method of Box and Muller (1958)."""
+    """Standard normal values in pairs by the method of Box and Muller (1958)."""
     if _native.native(plan.keys, "bits") is not None:
         return _normals_of_words(plan, dtype)
     pairs = readable(plan.keys)
