@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyro
 import pyro.distributions as dist
 import torch
@@ -9,6 +11,40 @@ from pyro.distributions import constraints
 from torch import Tensor
 
 from purepyro import Module, Prior, PyroParam, PyroSample, random
+from purepyro.infer import (
+    AutoDelta,
+    AutoDiagonalNormal,
+    AutoGuide,
+    AutoIAFNormal,
+    AutoLaplaceApproximation,
+    AutoLowRankMultivariateNormal,
+    AutoMultivariateNormal,
+    AutoNormal,
+    RenyiELBO,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+    TraceGraph_ELBO,
+    TraceMeanField_ELBO,
+)
+from purepyro.infer.losses._elbo import DecomposedLoss
+
+# Every guide that is made of a model alone, and every loss that has parts.
+GUIDES: dict[str, Callable[[Callable[..., object]], AutoGuide[...]]] = {
+    "AutoDelta": AutoDelta,
+    "AutoNormal": AutoNormal,
+    "AutoDiagonalNormal": AutoDiagonalNormal,
+    "AutoMultivariateNormal": AutoMultivariateNormal,
+    "AutoLowRankMultivariateNormal": AutoLowRankMultivariateNormal,
+    "AutoLaplaceApproximation": AutoLaplaceApproximation,
+    "AutoIAFNormal": AutoIAFNormal,
+}
+LOSSES: list[Callable[..., DecomposedLoss]] = [
+    Trace_ELBO,
+    TraceMeanField_ELBO,
+    TraceGraph_ELBO,
+    TraceEnum_ELBO,
+    RenyiELBO,
+]
 
 
 class BayesianLinear(Module):
@@ -29,7 +65,7 @@ class BayesianLinear(Module):
 
 
 class BayesianRegression(Module):
-    """The regression of the README; the noise is read before the plate, so it is one number."""
+    """The regression of the README; the noise is read before the plate, so it is one value."""
 
     linear: BayesianLinear
     sigma = PyroSample(dist.HalfNormal(1.0))
@@ -51,3 +87,10 @@ def regression_data(rows: int = 20) -> tuple[Tensor, Tensor]:
     x = random.normal(random.key(10), rows, 3)
     noise = random.normal(random.key(11), rows)
     return x, x @ torch.tensor([1.0, -2.0, 0.5]) + 0.3 + 0.1 * noise
+
+
+def normal_normal(y: Tensor) -> None:
+    """A conjugate model: the posterior of ``loc`` is N(sum(y) / (n + 1), 1 / (n + 1))."""
+    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)

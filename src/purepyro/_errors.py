@@ -1,6 +1,6 @@
 """The error tree, and the wording that messages share.
 
-Every error is a :class:`PurepyroError` and also the built-in that fits, so that both
+Every error is a ``PurepyroError`` and also the built-in that fits, so that both
 ``except PurepyroError`` and ``except ValueError`` work. Messages have three beats: what is wrong
 and the value seen; why that cannot work; what to write instead.
 """

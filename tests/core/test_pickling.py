@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchopt.base import GradientTransformation
 from torchopt.schedule import polynomial_schedule
 
+from models import normal_normal as model
 from models import regression, regression_data
 from purepyro import Ensemble, Module, PyroParam, jit, lift, random
 from purepyro._core import _pickling
@@ -44,12 +45,6 @@ from purepyro.infer import (
 from purepyro.infer.autoguide import init_to_value
 
 Y = torch.tensor([1.0, 2.0, 6.0])
-
-
-def model(y: Tensor) -> None:
-    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
-    with pyro.plate("data", len(y)):
-        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
 
 
 def through(value: Any) -> Any:  # noqa: ANN401

@@ -24,7 +24,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from models import regression, regression_data
 from purepyro import Ensemble, Lifted, Module, Prior, PyroSample, disable_jit, lift, random
-from purepyro.distributed import DataParallel, Sharded, _heart, start
+from purepyro.distributed import DataParallel, Sharded, start
 from purepyro.infer import SVI, AutoDelta, AutoNormal, SVIRecord, scale
 
 MODEL = regression()
@@ -246,7 +246,6 @@ def killed_in_a_step(folder: Path, rank: int, size: int) -> dict[str, object]:
 
 def killed_while_training(folder: Path, rank: int, size: int) -> dict[str, object]:
     """One rank is killed while it trains its members, and the others wait for them."""
-    _heart.PATIENCE = 3.0  # seconds, so that the test need not wait long
     sharded = Sharded(ENSEMBLES["vmap"][0])
     mine = sharded.run(KEYS, 5, X, Y)
     sharded.save(folder / "before.pt", mine.state)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 TESTS = Path(__file__).parents[1]
 SIZES = (2, 3)
 # No test may hang: its processes are killed after so many seconds.
-LIMIT = 120.0
+LIMIT = 240.0
 
 Results = dict[int, list[dict[str, Any]]]
 

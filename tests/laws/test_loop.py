@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyro.infer import config_enumerate
 from torch import Tensor, nn
 
-from models import regression, regression_data
+from models import LOSSES, regression, regression_data
 from purepyro import Ensemble, Module, PyroSample, init, random
 from purepyro.infer import (
     SVI,
@@ -23,12 +23,9 @@ from purepyro.infer import (
     LogLikelihood,
     Predictive,
     RenyiELBO,
-    Trace_ELBO,
-    TraceEnum_ELBO,
-    TraceGraph_ELBO,
     TraceMeanField_ELBO,
 )
-from purepyro.infer.losses._elbo import LossOfParts
+from purepyro.infer.losses._elbo import DecomposedLoss
 
 How = Literal["vmap", "loop"]
 X, Y = regression_data(6)
@@ -94,13 +91,6 @@ def discrete() -> Case:
 
 CASES = [plates(), network(), subsampled(), discrete()]
 NAMES = ["plates", "network", "subsampled", "discrete"]
-LOSSES: list[Callable[..., LossOfParts]] = [
-    Trace_ELBO,
-    TraceMeanField_ELBO,
-    TraceGraph_ELBO,
-    TraceEnum_ELBO,
-    RenyiELBO,
-]
 cases = pytest.mark.parametrize("case", CASES, ids=NAMES)
 seeds = st.integers(0, 2**32)
 counts = st.integers(2, 4)
@@ -118,7 +108,7 @@ def _params(case: Case) -> dict[str, Tensor]:
 @settings(max_examples=6)
 @given(seed=seeds, count=counts)
 def test_a_loss_and_its_gradients(
-    case: Case, kind: Callable[..., LossOfParts], seed: int, count: int
+    case: Case, kind: Callable[..., DecomposedLoss], seed: int, count: int
 ) -> None:
     if isinstance(kind(), TraceMeanField_ELBO) and case is CASES[3]:
         pytest.skip("its guide is not reparameterised")

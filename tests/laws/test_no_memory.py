@@ -15,18 +15,14 @@ from hypothesis import strategies as st
 from pyro import poutine
 from torch import Tensor
 
+from models import GUIDES
 from purepyro import Module, PyroParam, apply, init, random, trace
 from purepyro._core._trees import Frame, tensors_in
 from purepyro.infer import (
     SVI,
     AutoDelta,
-    AutoDiagonalNormal,
     AutoGuide,
     AutoGuideList,
-    AutoIAFNormal,
-    AutoLaplaceApproximation,
-    AutoLowRankMultivariateNormal,
-    AutoMultivariateNormal,
     AutoNormal,
     Predictive,
 )
@@ -93,13 +89,7 @@ def branching(x: Tensor, keep: Tensor) -> None:
 
 MODELS: list[Model] = [Width(), bounded, masked, rows, branching]
 MAKES: list[Make] = [
-    AutoDelta,
-    AutoNormal,
-    AutoDiagonalNormal,
-    AutoMultivariateNormal,
-    AutoLowRankMultivariateNormal,
-    AutoIAFNormal,
-    AutoLaplaceApproximation,
+    *GUIDES.values(),
     lambda model: AutoGuideList(
         [
             AutoDelta(poutine.block(model, hide=["z", "u"])),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pyro.distributions as dist
@@ -304,3 +304,11 @@ _case(
 )
 _case(dist.OneOneMatching, lambda w: dist.OneOneMatching(w), TRIL)
 _case(dist.OneTwoMatching, lambda w: dist.OneTwoMatching(w), torch.ones(6, 3) * L)
+
+
+@pytest.fixture
+def unvalidated() -> Iterator[None]:
+    """Validation of arguments reads values, which vmap forbids."""
+    torch.distributions.Distribution.set_default_validate_args(False)
+    yield
+    torch.distributions.Distribution.set_default_validate_args(__debug__)

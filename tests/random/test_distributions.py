@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import pyro.distributions as dist
@@ -23,6 +23,7 @@ ABSTRACT = {dist.Distribution, dist.ExponentialFamily, dist.TorchDistribution}
 EAGER_ONLY = {dist.Rejector, dist.SpanningTree}
 
 pytestmark = [
+    pytest.mark.usefixtures("unvalidated"),
     # LinearHMM and GeneralizedPareto draw by their own code, where torch loops over the lanes for
     # one operation. Any other draw that did so would fail here by torch's warning.
     pytest.mark.filterwarnings("ignore:There is a performance drop.*aten..(clamp_|isclose)"),
@@ -44,14 +45,6 @@ class Case(Protocol):
     def maps(self) -> bool: ...
     @property
     def exact(self) -> bool: ...
-
-
-@pytest.fixture(autouse=True)
-def unvalidated() -> Iterator[None]:
-    """Validation of arguments asks the data, which vmap forbids."""
-    torch.distributions.Distribution.set_default_validate_args(False)
-    yield
-    torch.distributions.Distribution.set_default_validate_args(__debug__)
 
 
 def _draw(case: Case, key: Tensor, parameters: Parameters, shape: tuple[int, ...]) -> Tensor:

@@ -6,7 +6,7 @@ sampler was to fail when they were written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -31,6 +31,7 @@ PAIRED_LEVEL = 1e-4
 """Each coordinate compared with Pyro's own draws fails a right sampler with this probability."""
 
 pytestmark = [
+    pytest.mark.usefixtures("unvalidated"),
     pytest.mark.filterwarnings("ignore:class LKJCorrCholesky:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Singular sample detected"),
 ]
@@ -45,13 +46,6 @@ class Case(Protocol):
     def make(self) -> Callable[..., object]: ...
     @property
     def parameters(self) -> tuple[Tensor, ...]: ...
-
-
-@pytest.fixture(autouse=True)
-def unvalidated() -> Iterator[None]:
-    torch.distributions.Distribution.set_default_validate_args(False)
-    yield
-    torch.distributions.Distribution.set_default_validate_args(__debug__)
 
 
 def _t(value: float) -> Tensor:

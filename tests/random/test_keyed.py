@@ -320,7 +320,7 @@ def test_draw_points_the_block_elsewhere_for_the_time(key: random.Key) -> None:
         with pytest.raises(ZeroDivisionError), DrawingFrom(KeySource(second)):
             raise ZeroDivisionError
         outer = torch.randn(2)
-        assert not mode.steady
+        assert not mode.invariant
     assert torch.equal(outer, random.normal(random.fold_in(first, CALLS + 1), 2))
     with DrawingFrom(KeySource(second)):
         assert torch.equal(torch.randn(2), random.normal(second, 2))

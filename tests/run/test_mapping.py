@@ -13,6 +13,7 @@ import torchopt
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from models import LOSSES
 from purepyro import Ensemble, apply, log_density, random, trace
 from purepyro._errors import DeclarationError, ShapeError, SupportError, VmapError
 from purepyro.ensemble import EnsemblePredictive
@@ -22,21 +23,12 @@ from purepyro.infer import (
     Predictive,
     RenyiELBO,
     Trace_ELBO,
-    TraceEnum_ELBO,
     TraceGraph_ELBO,
-    TraceMeanField_ELBO,
 )
-from purepyro.infer.losses._elbo import LossOfParts
+from purepyro.infer.losses._elbo import DecomposedLoss
 
 How = Literal["vmap", "loop"]
 Y = torch.tensor([0.3, -0.2])
-LOSSES: list[Callable[..., LossOfParts]] = [
-    Trace_ELBO,
-    TraceMeanField_ELBO,
-    TraceGraph_ELBO,
-    TraceEnum_ELBO,
-    RenyiELBO,
-]
 THERE = {"at": torch.tensor(0.1)}
 
 
@@ -64,7 +56,7 @@ HERE = r"(?s)test_mapping\.py:\d+: `scale = 1\.0 if z > 0"
 
 @pytest.mark.parametrize("kind", LOSSES, ids=lambda kind: str(kind.__name__))
 @pytest.mark.filterwarnings("ignore:TraceEnum_ELBO found no site to enumerate")
-def test_losses(kind: Callable[..., LossOfParts], key: random.Key) -> None:
+def test_losses(kind: Callable[..., DecomposedLoss], key: random.Key) -> None:
     name = type(kind()).__name__
     with pytest.raises(VmapError, match=HERE) as caught:
         kind(num_particles=3).loss(branching, guide, THERE, key)
@@ -81,7 +73,7 @@ def test_losses(kind: Callable[..., LossOfParts], key: random.Key) -> None:
 @pytest.mark.parametrize("kind", LOSSES, ids=lambda kind: str(kind.__name__))
 @pytest.mark.filterwarnings("ignore:TraceEnum_ELBO found no site to enumerate")
 def test_losses_name_the_site_that_is_scored(
-    kind: Callable[..., LossOfParts], key: random.Key
+    kind: Callable[..., DecomposedLoss], key: random.Key
 ) -> None:
     with pytest.raises(VmapError, match=r"stopped at the site 'y' \(StableWithLogProb\)"):
         kind(num_particles=2).loss(stable, guide, THERE, key)
@@ -262,7 +254,7 @@ def spread_guide(y: Tensor | None = Y) -> None:
 
 
 @pytest.mark.parametrize("kind", [Trace_ELBO, TraceGraph_ELBO, RenyiELBO])
-def test_a_latent_covariance(kind: Callable[..., LossOfParts], key: random.Key) -> None:
+def test_a_latent_covariance(kind: Callable[..., DecomposedLoss], key: random.Key) -> None:
     loss, loop = (
         kind(num_particles=3, map=how).loss(covariance, spread_guide, THERE, key)
         for how in ("vmap", "loop")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from typing import Any, cast
 
+import pyro.distributions.torch as pyro_torch
 import torch
 from pyro.distributions import Delta, Unit
 from pyro.distributions.hmm import HiddenMarkovModel, IndependentHMM
@@ -21,8 +22,8 @@ from torch.distributions import Transform, constraints
 from torch.distributions import kl_divergence as _kl_divergence
 from torch.distributions.constraints import Constraint
 
-from ._private import held, private
-from ._transforms import is_mapped, is_tracing, is_transforming
+from ._private import held, private, private_or
+from ._transforms import is_mapped, is_tracing, may_be_blind
 from ._turns import unvalidated
 from ._vmappable_densities import PURE
 
@@ -112,7 +113,7 @@ def both_masks(*masks: Tensor | bool | None) -> Tensor | bool | None:
 
 def log_prob(fn: TorchDistributionMixin, value: Tensor) -> Tensor:
     """``fn.log_prob(value)``; validated, except while a graph is traced or under ``vmap``."""
-    if not is_transforming() or not (is_tracing() or is_mapped()):
+    if not may_be_blind() or not (is_tracing() or is_mapped()):
         return fn.log_prob(value)
     with unvalidated():
         return fn.log_prob(value)
@@ -192,3 +193,32 @@ def _symmetric(constraint: Constraint, value: Tensor) -> Tensor:
     elif isinstance(constraint, type(constraints.positive_semidefinite)):
         valid = valid & torch.linalg.eigvalsh(value).ge(0).all(-1)
     return valid
+
+
+# --- Construction -----------------------------------------------------------------------------
+
+
+def on_construction(
+    construct: Callable[[type, Sequence[object], Mapping[str, object]], object],
+) -> None:
+    """Let ``construct`` make the distributions that Pyro has from torch, or return ``None``."""
+
+    def made(kind: type, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+        return construct(kind, args, kwargs) if kind in _OF_TORCH else None
+
+    _CONSTRUCTORS.append(made)
+
+
+def constructed(kind: type, args: Sequence[object], kwargs: Mapping[str, object]) -> object:
+    """A distribution, made as Pyro does where nobody has a say in it."""
+    return type.__call__(kind, *args, **kwargs)
+
+
+_CONSTRUCTORS: list[object] = private_or(
+    "pyro.distributions.distribution:COERCIONS", [], "runs take somewhat longer"
+)
+_OF_TORCH: frozenset[object] = frozenset(
+    kind
+    for kind in vars(pyro_torch).values()
+    if getattr(kind, "__module__", None) == pyro_torch.__name__
+)

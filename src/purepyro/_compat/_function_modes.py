@@ -19,6 +19,7 @@ T = TypeVar("T")
 as_they_are: Callable[[], AbstractContextManager[object]] = private(
     "torch._C:DisableTorchFunction", "computing outside of function modes"
 )
+"""A block in which tensors are themselves, whatever a mode would put in their place."""
 _depth: Callable[[], int] = private("torch._C:_len_torch_function_stack", "keyed blocks and runs")
 _push: Callable[[TorchFunctionMode], None] = private(
     "torch._C:_push_on_torch_function_stack", "keyed blocks and runs"

@@ -1,7 +1,7 @@
 """Which keyed block is the innermost in each thread.
 
 Runs put this back after an interrupt together with what torch itself keeps for a thread, so it lies
-beside that and below :mod:`purepyro.random`, whose blocks set it.
+beside that and below ``purepyro.random``, whose blocks set it.
 """
 
 from __future__ import annotations

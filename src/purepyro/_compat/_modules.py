@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,10 +38,8 @@ def children_of(module: nn.Module) -> dict[str, nn.Module | None]:
     return own
 
 
-def version_of(tensor: Tensor) -> int:
-    """How often a tensor was written to in place."""
-    version: int = tensor._version
-    return version
+version_of: Callable[[Tensor], int] = attrgetter("_version")
+"""How often a tensor was written to in place."""
 
 
 def renew_flat_weights(module: nn.RNNBase) -> None:

@@ -91,7 +91,7 @@ class Watch(Messenger):
 
 def is_subsample(fn: object) -> bool:
     """Whether ``fn`` is the index draw of a plate."""
-    return isinstance(fn, _INDEX_DRAW)
+    return type(fn) is _INDEX_DRAW
 
 
 def is_full_plate(fn: Any) -> bool:

@@ -52,6 +52,14 @@ def is_tracing() -> bool:
     return dispatch_modes() > 0 or torch.compiler.is_compiling()
 
 
+def may_be_blind() -> bool:
+    """Whether a transform or a trace of ours may be on: a quick look, before :func:`is_mapped`.
+
+    It does not ask whether torch.compile is at work, which never sees inside of a run.
+    """
+    return _top_transform() is not None or dispatch_modes() > 0
+
+
 def is_transforming() -> bool:
     """Whether a transform of ``torch.func`` or a trace is on."""
     return _top_transform() is not None or dispatch_modes() > 0 or torch.compiler.is_compiling()
@@ -102,7 +110,7 @@ def is_batched(tensor: Tensor) -> bool:
 
 def plain(value: Tensor) -> Tensor | None:
     """The plain CPU tensor behind ``value``; None if its values cannot or must not be read."""
-    if is_tracing():
+    if dispatch_modes() or torch.compiler.is_compiling():
         return None
     while _is_wrapped(value):
         if not _tracks_gradient(value):

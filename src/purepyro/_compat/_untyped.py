@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-
-def tensor(owner: object, name: str) -> Tensor:
-    """An attribute that is a tensor."""
-    return cast(Tensor, getattr(owner, name))
+tensor: Callable[[object, str], Tensor] = getattr
+"""An attribute that is a tensor."""
 
 
 def number(owner: object, name: str) -> int:
@@ -20,9 +18,8 @@ def number(owner: object, name: str) -> int:
     return int(getattr(owner, name))
 
 
-def part(owner: object, name: str) -> object:
-    """An attribute that is itself a distribution, or whatever else."""
-    return cast(object, getattr(owner, name))
+part: Callable[[object, str], object] = getattr
+"""An attribute that is itself a distribution, or whatever else."""
 
 
 def shape_of(owner: object, name: str) -> tuple[int, ...]:

@@ -32,7 +32,7 @@ _ENABLED: ContextVar[bool] = ContextVar("purepyro_jit_enabled", default=True)
 
 
 class Jitted(Generic[P, R]):
-    """A function with compiled graphs behind it; see :func:`jit`."""
+    """A function with compiled graphs behind it; see ``jit()``."""
 
     __wrapped__: Callable[P, R]
 
@@ -122,7 +122,7 @@ def jit(
         SpecializationError: If it would need more graphs than it may have.
         OutOfRangeError: If an index names no element; also at a later call.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from purepyro import jit
         >>> @jit
@@ -171,7 +171,7 @@ def _build(traced: Traced, inputs: Sequence[Tensor], _: object) -> Callable[[lis
 def disable_jit() -> Iterator[None]:
     """A stretch of code in which nothing is compiled: jitted functions and runs are eager.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from purepyro import disable_jit, jit
         >>> with disable_jit():

@@ -23,12 +23,18 @@ def not_dense(tensor: Tensor) -> tuple[str, str] | None:
     return None
 
 
+# The dtypes of most tensors, which are neither complex nor quantised.
+_USUAL = frozenset({torch.float32, torch.float64, torch.int64, torch.bool})
+
+
 def require_real(tensor: Tensor, what: str) -> None:
     """Refuse a value of a site, or a parameter, that has no density by element.
 
     Raises:
         DtypeError: if it is complex, or not dense.
     """
+    if tensor.dtype in _USUAL and tensor.layout is torch.strided and not tensor.is_nested:
+        return
     if tensor.dtype.is_complex:
         raise DtypeError(
             f"The {what} is {describe(tensor)}, and a density of complex values is none of real "

@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Portable(Generic[T]):
-    """A value on its way into a copy or a pickle; :func:`arrived` takes it out again.
+    """A value on its way into a copy or a pickle; ``arrived()`` takes it out again.
 
     A copy has the value itself, a pickle the recipes of the functions in it. What has no recipe is
     left to the pickler, since some picklers take more than Python's.

@@ -52,7 +52,7 @@ def named_leaves(tree: object) -> dict[str, object]:
 
 
 def leaf_names(tree: object) -> list[str]:
-    """The paths of the leaves, in the order of :func:`leaves_of`; odd keys can make two the same.
+    """The paths of the leaves, in the order of ``leaves_of()``; odd keys can make two the same.
 
     >>> leaf_names({"a/b": 1, "a": {"b": 2}})
     ['a/b', 'a/b']
@@ -65,7 +65,7 @@ def leaf_names(tree: object) -> list[str]:
 
 
 def leaves_of(tree: object) -> list[object]:
-    """The leaves of a pytree, in the order in which :func:`with_leaves` takes them."""
+    """The leaves of a pytree, in the order in which ``with_leaves()`` takes them."""
     return optree.tree_leaves(cast("Any", tree), namespace=_SPACE)
 
 

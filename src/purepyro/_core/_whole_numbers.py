@@ -41,5 +41,5 @@ def as_int(value: int) -> int:
 
 
 def as_int_or_none(value: int | None) -> int | None:
-    """:func:`as_int`, of a field that may be ``None``."""
+    """``as_int()``, of a field that may be ``None``."""
     return None if value is None else as_int(value)

@@ -11,12 +11,11 @@ from functools import partial
 from typing import Any
 
 import attrs
-import pyro
 from torch import Tensor, nn
 
 from .._networks._buffers import Buffers
 from .._networks._functional_copy import skeleton, swap
-from .._networks._run_context import RUN
+from .._networks._run_context import RUN, param
 from .._networks._substitution import Substitution
 from ._fields import Field
 from ._reads import BINDING, OVERRIDES, Binding, Scope, join
@@ -115,7 +114,7 @@ class _Binder:
             return parameter.detach()
         if declaration is not None:
             return self._scope.read(path, net.owner, declaration)
-        return pyro.param(path, parameter.detach().clone)
+        return param(path, parameter.detach().clone)
 
 
 def _swap_buffers(net: _Net, substitution: Substitution, buffers: Buffers) -> None:

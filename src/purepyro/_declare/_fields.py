@@ -26,6 +26,7 @@ from .._compat._plates import Plates
 from .._core._types import Prior
 from .._core._whole_numbers import as_int_or_none, whole
 from .._errors import DeclarationError, DtypeError, FrozenError, OutsideRunError, describe
+from .._networks._run_context import param
 from ._plate_warning import warn_local
 from ._reads import BINDING, OVERRIDES, Binding, join, outside_message
 from ._tree import Node
@@ -101,7 +102,7 @@ class PyroParam(Field[Owner]):
 
     Source: ``pyro.nn.PyroParam``.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from purepyro import Module, PyroParam, apply, init, random
         >>> class Scaled(Module):
@@ -163,12 +164,7 @@ class PyroParam(Field[Owner]):
 
     def emit(self, path: str, owner: object) -> Tensor:
         """Emit ``pyro.param`` at ``path``."""
-        return pyro.param(
-            path,
-            partial(self.initial, path, owner),
-            constraint=self.constraint,
-            event_dim=self.event_dim,
-        )
+        return param(path, partial(self.initial, path, owner), self.constraint, self.event_dim)
 
     def __repr__(self) -> str:
         return f"PyroParam({describe(self.init)}, constraint={self.constraint})"
@@ -200,7 +196,7 @@ class PyroSample(Field[Owner]):
 
     Source: ``pyro.nn.PyroSample``.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from purepyro import Module, PyroSample, Prior, apply, random
         >>> class Line(Module):
@@ -275,7 +271,7 @@ def static(*, default: Any = attrs.NOTHING) -> Any:
     A Module in a plain field is a submodule, whose parameters and sites belong to the whole. In a
     static field it is just a value, as the model inside a guide is.
 
-    Example:
+    Examples:
         >>> import attrs
         >>> from purepyro import Module, static
         >>> class Guide(Module):

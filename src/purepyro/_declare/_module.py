@@ -68,7 +68,7 @@ class Module(Node):
 
     Source: ``pyro.nn.PyroModule``; the frozen-class design follows Equinox.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from purepyro import Module, PyroSample, apply, random
         >>> class Linear(Module):
@@ -157,7 +157,7 @@ def _method(fn: Callable[..., object]) -> Callable[..., object]:
 
 
 def _forward_of(bound: object) -> Callable[..., Any]:
-    """The ``forward`` of a bound copy; of one that :func:`_method` wraps, what is inside."""
+    """The ``forward`` of a bound copy; of one that ``_method()`` wraps, what is inside."""
     written = getattr(type(bound), "forward", None)
     wrapper, fn = getattr(written, _PLAIN, (None, None))
     if fn is None or wrapper is not written:  # another wrapper has taken over its attributes

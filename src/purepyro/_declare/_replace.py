@@ -49,7 +49,7 @@ def replace(model: M, changes: Mapping[str, object], /) -> M:
         ShapeError: if a declaration has another shape than the network's parameter whose place it
             takes. One number is expanded to the parameter's shape, as ``lift`` does.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from purepyro import Module, PyroParam, PyroSample, init, random, replace
         >>> class Line(Module):

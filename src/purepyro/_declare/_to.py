@@ -39,7 +39,7 @@ def to(
 
     Source: ``torch.nn.Module.to``, which changes in place.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from purepyro import Module, PyroSample, apply, random, to
         >>> class Coin(Module):

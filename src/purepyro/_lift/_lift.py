@@ -25,12 +25,12 @@ R = TypeVar("R")
 
 
 class Lifted(Module, Generic[P, R]):
-    """A network of ``torch.nn`` as a Module, as :func:`lift` makes it.
+    """A network of ``torch.nn`` as a Module, as ``lift()`` makes it.
 
     Its parameters and sites bear the names that the network gives them. ``forward`` has the
     signature of the network's.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import Tensor, nn
         >>> from purepyro import Lifted, Module, init, lift, random
@@ -95,7 +95,7 @@ def lift(
             a glob before a type. A prior of one number is expanded to the parameter's shape.
         frozen: Globs of parameters that keep the values they have. A distribution or callable for
             all is for those that are not frozen.
-        reinitialize: Whether :func:`init` draws new starting values from its key, by the layers'
+        reinitialize: Whether ``init()`` draws new starting values from its key, by the layers'
             own ``reset_parameters``, in place of taking those in ``net``. Under ``torch.vmap`` over
             keys each member starts elsewhere.
 
@@ -108,7 +108,7 @@ def lift(
             frozen and given a prior; if ``net`` is no ``torch.nn`` module.
         ShapeError: if a prior does not have the shape of its parameter.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from torch import nn
         >>> from purepyro import apply, init, lift, random

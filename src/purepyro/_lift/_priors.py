@@ -32,7 +32,7 @@ PriorsByKind: TypeAlias = Mapping[str, PriorChoice] | Mapping[type[nn.Module], P
 
 
 def fan_in_normal(scale: float = 1.0, *, bias: float = 1.0) -> PriorRule:
-    """Normal priors for :func:`lift` whose spread shrinks with the number of inputs of a unit.
+    """Normal priors for ``lift()`` whose spread shrinks with the number of inputs of a unit.
 
     A parameter of two or more dimensions gets ``Normal(0, scale / sqrt(fan_in))``, so the sum over
     a unit's inputs has the same spread in layers of all widths. The fan-in is that of ``torch.nn.
@@ -46,7 +46,7 @@ def fan_in_normal(scale: float = 1.0, *, bias: float = 1.0) -> PriorRule:
     Returns:
         A rule for ``lift(net, prior=...)``, or for a value in its mapping.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from purepyro import fan_in_normal
         >>> fan_in_normal()("0.weight", torch.zeros(3, 100)).base_dist.scale[0, 0]
@@ -56,7 +56,7 @@ def fan_in_normal(scale: float = 1.0, *, bias: float = 1.0) -> PriorRule:
 
 
 def fan_in_laplace(scale: float = 1.0, *, bias: float = 1.0) -> PriorRule:
-    """:func:`fan_in_normal` with Laplace priors of the same standard deviations.
+    """``fan_in_normal()`` with Laplace priors of the same standard deviations.
 
     They hold most weights closer to zero and let a few be large.
 
@@ -64,7 +64,7 @@ def fan_in_laplace(scale: float = 1.0, *, bias: float = 1.0) -> PriorRule:
         scale: The standard deviation of a unit's sum over inputs of size 1.
         bias: The standard deviation for parameters of fewer than two dimensions.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from purepyro import fan_in_laplace
         >>> fan_in_laplace()("0.weight", torch.zeros(3, 100)).base_dist.stddev[0, 0]

@@ -59,7 +59,7 @@ def reset(net: nn.Module, key: Key) -> dict[str, Tensor]:
     except (RuntimeError, UserWarning):
         if is_tracing() or not is_transforming():
             raise
-        values = _one_by_one(key, net)  # a rule that vmap cannot follow: it looks at its numbers
+        values = _one_by_one(key, net)  # a rule that reads values, which vmap cannot
     names = [name for name, _ in net.named_parameters()]
     found = zip(names, values, strict=True)
     return {name: value for name, value in found if _is_filled(value)}
@@ -68,10 +68,10 @@ def reset(net: nn.Module, key: Key) -> dict[str, Tensor]:
 def _values(net: nn.Module, key: Key) -> tuple[Tensor, ...]:
     """The parameters in their order, each filled by a rule, or else with NaNs in it."""
     copy = skeleton(net)
-    # In-place rules need tensors with a lane for each key that vmap is at work on.
-    lanes = key[..., 0] * 0
-    start = {id(own): _lanes(torch.full_like(own, math.nan), lanes) for own in net.parameters()}
-    start |= {id(own): _lanes(own.detach().clone(), lanes) for own in net.buffers()}
+    # Rules that write in place need tensors with the batch of the keys.
+    batch = key[..., 0] * 0
+    start = {id(own): _batched(torch.full_like(own, math.nan), batch) for own in net.parameters()}
+    start |= {id(own): _batched(own.detach().clone(), batch) for own in net.buffers()}
     swap(copy, start)
     for path, layer in _upwards(copy):
         rule = _rule(layer)
@@ -108,12 +108,13 @@ def _one_by_one(key: Tensor, net: nn.Module) -> tuple[Tensor, ...]:
     return apply(key, net)
 
 
-def _lanes(tensor: Tensor, lanes: Tensor) -> Tensor:
-    return tensor if tensor.dtype is torch.bool else tensor + lanes.to(tensor)
+def _batched(tensor: Tensor, zero: Tensor) -> Tensor:
+    """``tensor`` with the vmap batch of ``zero``."""
+    return tensor if tensor.dtype is torch.bool else tensor + zero.to(tensor)
 
 
 def _is_filled(value: Tensor) -> bool:
-    if is_tracing():  # numbers cannot be looked at
+    if is_tracing():  # values cannot be read
         return True
     with outside_transforms():
         return not bool(innermost(value).isnan().any())

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 
 import attrs
+import pyro
+from pyro.distributions import constraints
 from torch import Tensor
+from torch.distributions.constraints import Constraint
 
+from .._compat._handlers import OWN
 from ..random import Key
 from ._buffers import Buffers
 from ._substitution import Substitution
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class RunContext:
     """A run of a model, for what runs inside of it: its fields, its networks, its guide's model.
 
@@ -27,6 +31,8 @@ class RunContext:
         params_read: The names of the parameters that were asked for so far; a run inside adds its
             own.
         fields_read: The paths of the declared fields that were read so far.
+        serve_param: Gives the value of a ``pyro.param`` statement, from its name, initial value and
+            constraint, as long as the run lasts.
     """
 
     key: Key
@@ -37,6 +43,7 @@ class RunContext:
     buffers: Buffers
     params_read: set[str]
     fields_read: set[str]
+    serve_param: Callable[[str, object, Constraint], Tensor] | None = None
 
 
 # Outside of runs a Module is an ordinary Pyro model.
@@ -47,3 +54,17 @@ def given_params() -> Mapping[str, Tensor] | None:
     """The parameters of the run under way; ``None`` outside of runs, and where it may start new."""
     run = RUN.get()
     return None if run is None or run.collects else run.params
+
+
+def param(
+    name: str,
+    init: Tensor | Callable[[], Tensor],
+    constraint: Constraint = constraints.real,
+    event_dim: int | None = None,
+) -> Tensor:
+    """``pyro.param``; in a run without its message, where no handler is there to see that."""
+    run, handlers = RUN.get(), OWN.handlers
+    # The run's own handler, which keeps sites only, is always there.
+    if run is None or run.serve_param is None or handlers is None or len(handlers) > 1:
+        return pyro.param(name, init, constraint=constraint, event_dim=event_dim)
+    return run.serve_param(name, init, constraint)

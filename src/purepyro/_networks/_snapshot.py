@@ -17,7 +17,7 @@ class Snapshot:
     """The attributes of objects, and what is in the containers among these.
 
     A network that is registered while a model runs computes on itself: it may leave results of the
-    run, or caches of its transforms, in its attributes. :meth:`restore` takes them out again.
+    run, or caches of its transforms, in its attributes. ``restore()`` takes them out again.
     """
 
     def __init__(self) -> None:

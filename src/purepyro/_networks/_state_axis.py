@@ -17,13 +17,13 @@ def expand_state(state: Values, num: int) -> State:
     A layer such as BatchNorm changes its buffers in each run, so under vmap each needs its own.
 
     Args:
-        state: The buffers of a model, as :func:`init_state` returns them.
+        state: The buffers of a model, as ``init_state()`` returns them.
         num: How many.
 
     Raises:
         DeclarationError: if ``num`` is not positive.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> from purepyro import apply_with_state, expand_state, init, init_state, lift, random
@@ -46,7 +46,7 @@ def expand_state(state: Values, num: int) -> State:
 
 
 def reduce_state(states: Values, policy: Literal["mean", "first"]) -> State:
-    """One state from stacked ones, the inverse of :func:`expand_state`, by an explicit policy.
+    """One state from stacked ones, the inverse of ``expand_state()``, by an explicit policy.
 
     Args:
         states: Stacked buffers, one for each particle or member.
@@ -57,7 +57,7 @@ def reduce_state(states: Values, policy: Literal["mean", "first"]) -> State:
         DeclarationError: if there is no such policy.
         ShapeError: if a buffer is not stacked.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from purepyro import reduce_state
         >>> reduce_state({"running_mean": torch.tensor([[0.0, 1.0], [2.0, 3.0]])}, "mean")

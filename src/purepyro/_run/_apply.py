@@ -32,14 +32,14 @@ class Trace(NamedTuple):
     """The record of a run: a pytree of tensors, so a vmapped ``trace`` returns one.
 
     Attributes:
-        latents: Values of the random sites that were not observed; what :func:`log_density` takes.
+        latents: Values of the random sites that were not observed; what ``log_density()`` takes.
             The indices of a subsampled plate are among them, under the plate's name.
         observed: Values of the observed sites.
         deterministic: Values of the deterministic sites.
         log_densities: Per site, scaled and masked, of the shape of the site's batch.
         log_density: The sum of all of these: the joint log density.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import random, trace
         >>> def model():
@@ -76,7 +76,7 @@ def apply(
     Args:
         model: A Module, a method of one, or any Pyro model: a function with ``pyro`` statements, a
             ``PyroModule``, a ``poutine``-wrapped callable.
-        params: Unconstrained values by dotted path, as :func:`init` returns them.
+        params: Unconstrained values by dotted path, as ``init()`` returns them.
         key: A key of ``purepyro.random``.
         *args: The model's arguments.
         **kwargs: The same, by name.
@@ -91,7 +91,7 @@ def apply(
         DuplicateSiteError: if two sites have one name.
         MutationError: if the model changes an input or a buffer in place.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import apply, random
         >>> def model(x):
@@ -115,20 +115,20 @@ def apply_with_state(
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> tuple[R, State]:
-    """:func:`apply` for models with buffers: state in, state out.
+    """``apply()`` for models with buffers: state in, state out.
 
     Args:
-        model: As for :func:`apply`.
-        params: As for :func:`apply`.
-        key: As for :func:`apply`.
-        state: The buffers to start from, by dotted path, as :func:`init_state` returns them.
+        model: As for ``apply()``.
+        params: As for ``apply()``.
+        key: As for ``apply()``.
+        state: The buffers to start from, by dotted path, as ``init_state()`` returns them.
         *args: The model's arguments.
         **kwargs: The same, by name.
 
     Returns:
         What the model returns, and the buffers after the run. ``state`` itself stays as it is.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> from purepyro import Module, apply_with_state, init, init_state, random
@@ -161,7 +161,7 @@ def init_state(model: object, /) -> State:
     Args:
         model: A Module, or a ``PyroModule``.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> from purepyro import Module, init_state
         >>> class Net(Module):
@@ -181,19 +181,19 @@ def init_state(model: object, /) -> State:
 def trace(
     model: Callable[P, R], params: Values, key: Key, /, *args: P.args, **kwargs: P.kwargs
 ) -> tuple[R, Trace]:
-    """:func:`apply`, with the record of the run: values and log densities by site name.
+    """``apply()``, with the record of the run: values and log densities by site name.
 
     Args:
-        model: As for :func:`apply`.
-        params: As for :func:`apply`.
-        key: As for :func:`apply`.
+        model: As for ``apply()``.
+        params: As for ``apply()``.
+        key: As for ``apply()``.
         *args: The model's arguments.
         **kwargs: The same, by name.
 
     Returns:
-        What the model returns, and the :class:`Trace`.
+        What the model returns, and the ``Trace``.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import random, trace
         >>> def model(y):
@@ -222,8 +222,8 @@ def log_density(
     differentiable in ``params`` and ``values``.
 
     Args:
-        model: As for :func:`apply`.
-        params: As for :func:`apply`.
+        model: As for ``apply()``.
+        params: As for ``apply()``.
         values: A constrained value for each latent site, by name.
         *args: The model's arguments.
         **kwargs: The same, by name.
@@ -233,7 +233,7 @@ def log_density(
         ShapeError, SupportError: if a value has another shape than its site, or lies outside of
             the support.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import log_density
         >>> def model():
@@ -253,7 +253,7 @@ def log_density(
 
 
 def record(sites: Mapping[str, Site]) -> Trace:
-    """The sites of a run as a :class:`Trace`."""
+    """The sites of a run as a ``Trace``."""
     with explained():
         densities = {
             site.name: site.log_density() for site in sites.values() if site.kind != "subsample"

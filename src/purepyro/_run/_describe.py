@@ -67,7 +67,7 @@ class Description:
         entries: One for each parameter and random variable, with ``path``, ``shape``, ``role`` and
             ``prior``.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> from purepyro import describe, lift
         >>> [entry.path for entry in describe(lift(nn.Linear(2, 1))).entries]
@@ -130,9 +130,9 @@ def describe(
         **kwargs: The same, by name.
 
     Returns:
-        A :class:`Description`, whose ``repr`` is an aligned table.
+        A ``Description``, whose ``repr`` is an aligned table.
 
-    Example:
+    Examples:
         >>> import pyro, torch, pyro.distributions as dist
         >>> from torch import nn
         >>> from purepyro import Module, PyroSample, describe, lift

@@ -1,7 +1,7 @@
 """One run of a model: isolated, keyed, recorded.
 
 This is the machinery under ``apply``, ``init`` and the rest: it installs the handler that serves
-the statements (:mod:`._handler`), keeps the sites (:mod:`._sites`), and guards what a run may not
+the statements (``._handler``), keeps the sites (``._sites``), and guards what a run may not
 touch.
 """
 
@@ -28,7 +28,6 @@ from ..random import Key
 from ..random._key import check_key
 from ..random._source import KeySource
 from ._handler import SubstituteHandler
-from ._mutation import Inputs
 from ._session import Call, Session
 from ._sites import Recorder, Site
 
@@ -60,7 +59,7 @@ class RunResult(Generic[R]):
 
 @attrs.frozen(kw_only=True)
 class RunConfig:
-    """How to run, beyond the model and its arguments. See :class:`SubstituteHandler`."""
+    """How to run, beyond the model and its arguments. See ``SubstituteHandler``."""
 
     params: Mapping[str, Tensor] = attrs.field(factory=dict)
     values: Mapping[str, Tensor] = attrs.field(factory=dict)
@@ -94,7 +93,8 @@ def execute(
         with (session := Session(Call(key, args, kwargs, config.params))), session:
             return execute(model, key, args, kwargs, config, session)
     outer = RUN.get()
-    inputs, buffers = Inputs(config.params, args, kwargs), session.buffers_from(config.state)
+    inputs = session.inputs(config.params, args, kwargs)
+    buffers = session.buffers_from(config.state)
     rows_key = session.rows_key
     if rows_key is None and outer is not None:
         rows_key = outer.rows_key
@@ -105,6 +105,7 @@ def execute(
     recorder = Recorder(session.snapshot, session.mode)
     handler = SubstituteHandler(
         context,
+        words=session.words_of(key),
         values=config.values,
         draws=config.draws,
         elsewhere=config.elsewhere,
@@ -138,6 +139,7 @@ def execute(
         finally:  # again, as an interrupt may have cut the first short
             end_turns(turns)
         RUN.reset(token)
+        context.serve_param = None  # nothing of the run is kept by what outlives it
         buffers.finish()
     if recorder.holds_networks:
         session.stay_redirected()

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
+import torch
 from pyro.distributions import ImproperUniform, constraints
 from pyro.distributions.torch_distribution import (
     ExpandedDistribution,
@@ -26,7 +27,7 @@ from .._compat._messages import Msg, let_subsample, message_distribution
 from .._compat._param_store import module_being_registered, registered
 from .._compat._plates import is_empty_plate, is_full_plate, is_subsample, plate_rows
 from .._compat._pyro_guides import let_not_adopt, refuse_setup
-from .._compat._transforms import is_mapped, is_tracing, is_transforming
+from .._compat._transforms import is_mapped, is_tracing, may_be_blind
 from .._compat._turns import Shared
 from .._errors import (
     DtypeError,
@@ -38,16 +39,15 @@ from .._errors import (
 )
 from .._networks._run_context import RunContext
 from ..random import name_key
-from ..random._derive import words_of
 from ..random._mode import DrawingFrom, KeyedRandom
 from ..random._sample import draw_from
-from ..random._source import KeySource
+from ..random._source import KeySource, Words
 from ._sites import feasible, is_exempt
 from ._validation import require_valid_arguments, require_valid_value
 from ._value_checks import (
     check_initial,
-    check_like,
     check_observed,
+    check_param,
     checked_rows,
     checked_value,
 )
@@ -58,6 +58,7 @@ class SubstituteHandler:
 
     Args:
         context: The run.
+        words: The words of the run's key, if they can be read.
         values: Values of latent sites, in place of draws.
         draws: Whether sites without a value are drawn; if not, they are an error.
         elsewhere: Starting values of parameters that another model starts.
@@ -79,6 +80,7 @@ class SubstituteHandler:
         self,
         context: RunContext,
         *,
+        words: Words | None,
         values: Mapping[str, Tensor],
         draws: bool,
         elsewhere: Mapping[str, Tensor],
@@ -91,13 +93,14 @@ class SubstituteHandler:
         self.values_read: set[str] = set()
         self._context = context
         self._substitution = context.substitution
-        self._words = words_of(context.key)
+        self._words = words
         self._values = values
         self._draws = draws
         self._elsewhere = elsewhere
         self._shared = constraints
         self._find_constraint = find_constraint
         self._on_network = on_network
+        context.serve_param = self._param
 
     def process_message(self, msg: Msg) -> None:
         """Serve a message that no handler served, in place of Pyro's own default."""
@@ -108,14 +111,18 @@ class SubstituteHandler:
         if len(handlers) > 1:
             refuse_setup()
         if msg["type"] == "param" and msg["value"] is None:
-            msg["value"] = self._param(msg)
+            args, kwargs = msg["args"], msg["kwargs"]
+            init = args[1] if len(args) > 1 else None
+            in_rows = bool(msg["cond_indep_stack"]) and kwargs.get("event_dim") is not None
+            constraint = kwargs.get("constraint", constraints.real)
+            msg["value"] = self._param(str(msg["name"]), init, constraint, in_rows=in_rows)
             msg["done"] = True
             return
         if msg["type"] != "sample":
             self.before.default(msg)
             return
         name, unchecked = str(msg["name"]), None
-        if is_transforming():
+        if may_be_blind():
             blind = is_mapped()  # torch's own checks are off
             if blind and self.before.validates and not is_exempt(msg):
                 unchecked = msg["fn"]
@@ -173,24 +180,31 @@ class SubstituteHandler:
                 return feasible(fn)
             raise UnsupportedDistributionError(f"The site {name!r}: {error}") from None
 
-    def _param(self, msg: Msg) -> Tensor:
-        name, init = str(msg["name"]), msg["args"][1] if len(msg["args"]) > 1 else None
+    def _param(
+        self, name: str, init: object, constraint: Constraint, *, in_rows: bool = False
+    ) -> Tensor:
+        """The value of a ``pyro.param`` statement; ``in_rows`` if a plate may subsample it."""
         known = registered(name) if init is None else None
         again = init is None and known is None
-        constraint = known[1] if known else msg["kwargs"].get("constraint", constraints.real)
+        if known:
+            constraint = known[1]
         if again:  # a read without a start has no constraint of its own
             constraint = self._said_elsewhere(name)
-        alias = self._alias(name, known[0] if known else init)
+        of_network = known is not None or _is_parameter(init)
+        alias = self._alias(name, known[0] if known else init) if of_network else None
         unconstrained = self._unconstrained(name, known, init, constraint, alias)
+        is_real = constraint is constraints.real
+        transform: Any = None if is_real else transform_to(constraint)
         if isinstance(init, Tensor):
-            check_like(name, unconstrained, init, constraint)
+            shape = init.shape if is_real else torch.Size(transform.inverse_shape(init.shape))
+            check_param(name, unconstrained, shape, init.dtype)
+        value: Tensor = unconstrained if is_real else transform(unconstrained)
         if alias is None:
             self._context.params_read.add(name)
             self.constraints[name] = self._shared[name] = constraint
-        value = unconstrained if constraint is constraints.real else _map(constraint, unconstrained)
-        if alias is None:
-            self._register(name, known, init, unconstrained, value)
-        if msg["cond_indep_stack"] and msg["kwargs"].get("event_dim") is not None:
+            if of_network:
+                self._register(name, known, init, unconstrained, value)
+        if in_rows:
             value = let_subsample(value, unconstrained)
         elif again:
             value = let_not_adopt(value, name)
@@ -289,11 +303,6 @@ def is_improper(fn: object) -> bool:
     while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
         fn = fn.base_dist
     return isinstance(fn, ImproperUniform)
-
-
-def _map(constraint: Constraint, unconstrained: Tensor) -> Tensor:
-    value: Tensor = transform_to(constraint)(unconstrained)
-    return value
 
 
 def _unmap(constraint: Constraint, value: Tensor) -> Tensor:

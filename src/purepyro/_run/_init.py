@@ -66,7 +66,7 @@ def init(model: Callable[..., object] | Module, key: Key, /, *args: Any, **kwarg
     Raises:
         SupportError: if an initial value is not finite or violates its constraint.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from purepyro import Module, PyroParam, constrain, init, random
         >>> class Noise(Module):
@@ -123,8 +123,8 @@ def params_of(
 ) -> Params:
     """The entries of ``params`` that are this model's, out of those of several.
 
-    ``state.params`` of SVI has those of model and guide; :func:`apply`, :func:`trace` and
-    :func:`constrain` take those of one, since any other name could be a misspelt one.
+    ``state.params`` of SVI has those of model and guide; ``apply()``, ``trace()`` and
+    ``constrain()`` take those of one, since any other name could be a misspelt one.
 
     Args:
         model: A Module or any Pyro model, such as a guide.
@@ -160,14 +160,14 @@ def constrain(
 
     Args:
         model: A Module or any Pyro model.
-        params: Unconstrained values, as :func:`init` returns them.
+        params: Unconstrained values, as ``init()`` returns them.
         *args: Arguments of the model, if its parameters come from running it.
         **kwargs: The same, by name.
 
     Raises:
         UnknownNameError: if ``params`` has a name the model does not.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from purepyro import Module, PyroParam, constrain
         >>> class Coin(Module):
@@ -184,7 +184,7 @@ def constrain(
 def unconstrain(
     model: Callable[..., object] | Module, values: Values, /, *args: Any, **kwargs: Any
 ) -> Params:
-    """The inverse of :func:`constrain`.
+    """The inverse of ``constrain()``.
 
     Args:
         model: A Module or any Pyro model.
@@ -196,7 +196,7 @@ def unconstrain(
         UnknownNameError: if ``values`` has a name the model does not.
         SupportError: if a value violates its constraint.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from purepyro import Module, PyroParam, unconstrain
         >>> class Noise(Module):

@@ -19,6 +19,9 @@ from .._networks._functional_copy import let_run_as_written, refuse_script
 from .._networks._snapshot import Snapshot
 from .._networks._substitution import RunMode, Substitution
 from ..random import Key
+from ..random._derive import words_of
+from ..random._source import Words
+from ._mutation import Inputs
 
 
 class Call(NamedTuple):
@@ -53,14 +56,15 @@ class Session:
         substitution: What stands for which parameter.
         mode: What redirects torch's functions.
         snapshot: The networks and transforms, to be put back.
+        call: As given.
         constraints: Those of the parameters that the runs so far have said.
         find_constraint: As given.
         rows_key: As given.
     """
 
     __slots__ = (
-        *("_before", "_buffers", "_ended", "call", "constraints", "find_constraint", "mode"),
-        *("rows_key", "snapshot", "substitution"),
+        *("_before", "_buffers", "_ended", "_inputs", "_words", "call", "constraints"),
+        *("find_constraint", "mode", "rows_key", "snapshot", "substitution"),
     )
 
     def __init__(
@@ -77,6 +81,9 @@ class Session:
         self.constraints: dict[str, Constraint] = {}
         self.find_constraint = find_constraint
         self.rows_key = rows_key
+        self.call = call
+        self._inputs: Inputs | None = None
+        self._words: Words | None = None
         self._buffers: list[Buffers] = []
         self._before: Before | None = None
         self._ended = False
@@ -123,6 +130,28 @@ class Session:
         """Score sites with the redirection too: their distributions hold networks."""
         if not self.mode.is_on:
             self.mode.__enter__()  # until the end of all
+
+    def words_of(self, key: Key) -> Words | None:
+        """The words of the key of a run, if they can be read; mostly it is the session's."""
+        if key is not self.call.key:
+            return words_of(key)
+        if self._words is None:
+            self._words = words_of(key)
+        return self._words
+
+    def inputs(
+        self,
+        params: Mapping[str, Tensor],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Inputs:
+        """The tensors given to a run, as they are before it; mostly they are the session's."""
+        call = self.call
+        if params is not call.params or args is not call.args or kwargs is not call.kwargs:
+            return Inputs(params, args, kwargs)
+        if self._inputs is None:
+            self._inputs = Inputs(params, args, kwargs)
+        return self._inputs
 
     def buffers_from(self, state: Mapping[str, Tensor] | None) -> Buffers:
         """The buffers of one run, which start from ``state``."""

@@ -7,7 +7,6 @@ from collections.abc import Container
 import torch
 from pyro.distributions import is_validation_enabled
 from torch import Tensor
-from torch.distributions import transform_to
 from torch.distributions.constraints import Constraint
 
 from .._compat._distributions import takes_any_length
@@ -35,11 +34,6 @@ def check_initial(name: str, value: Tensor, constraint: Constraint) -> None:
             f"The initial value of the parameter {name!r} ({describe(value)}, from {_span(seen)}) "
             f"does not satisfy its constraint {constraint}. Start from a value inside it."
         )
-
-
-def check_like(name: str, given: Tensor, init: Tensor, constraint: Constraint) -> None:
-    shape = torch.Size(transform_to(constraint).inverse_shape(init.shape))
-    check_param(name, given, shape, init.dtype)
 
 
 def check_param(name: str, given: object, shape: torch.Size, dtype: torch.dtype) -> None:

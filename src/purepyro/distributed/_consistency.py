@@ -1,4 +1,4 @@
-"""What all ranks must have alike, compared before a run."""
+"""What must be the same on all ranks, compared before a run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor
 
 from .._core._trees import leaves_of, named_leaves
 from .._errors import RankError, describe
-from ._communicator import Link
+from ._communicator import Communicator
 
-# For each kind of thing, by the first word of its label: why it must be alike, and what to do.
+# By the first word of an entry's label: why it must be the same on all ranks, and what to do.
 _ADVICE = {
     "call": (
         "they would wait for each other for ever",
@@ -21,11 +21,11 @@ _ADVICE = {
     ),
     "key": (
         "their draws would not be those of one run",
-        "Make it of one number that all ranks are given: random.key(0)",
+        "Make it from one seed on all ranks: random.key(0)",
     ),
     "keys": (
         "their members would not be those of one ensemble",
-        "Make them of one number that all ranks are given: random.split(random.key(0), members)",
+        "Make them from one seed on all ranks: random.split(random.key(0), members)",
     ),
     "num_steps": (
         "some would wait for steps that others do not take",
@@ -41,7 +41,7 @@ _ADVICE = {
     ),
     "start": (
         "the result would depend on the number of ranks",
-        "Numbers that a torch.nn module has drawn are other ones in each process: call "
+        "The parameters of a torch.nn module are drawn anew in each process: call "
         "torch.manual_seed(0) before it is built, or declare a function, "
         "PyroParam(lambda: torch.randn(3)), which draws from the key",
     ),
@@ -52,47 +52,47 @@ _ADVICE = {
 }
 
 
-def require_alike(link: Link, found: Mapping[str, str]) -> None:
-    """Refuse to go on, if the ranks have not the same entries.
+def require_alike(ranks: Communicator, entries: Mapping[str, str]) -> None:
+    """Refuse to go on, unless all ranks have the same entries.
 
     Args:
-        link: To the other ranks.
-        found: This rank's, by labels whose first word is a kind of thing from the list above.
+        ranks: Connects them.
+        entries: Those of this rank. The first word of a label is a key of the table above.
 
     Raises:
         RankError: on all ranks, with the first entry that differs.
     """
-    notes = link.exchange(dict(found))
-    labels = list(dict.fromkeys(label for note in notes for label in note))
-    for label in labels:
-        groups: dict[str, list[int]] = {}
-        for rank, note in enumerate(notes):
-            groups.setdefault(note.get(label, "none"), []).append(rank)
-        if len(groups) > 1:
+    everyone = ranks.exchange(dict(entries))
+    for label in dict.fromkeys(label for each in everyone for label in each):
+        ranks_by_value: dict[str, list[int]] = {}
+        for rank, each in enumerate(everyone):
+            ranks_by_value.setdefault(each.get(label, "none"), []).append(rank)
+        if len(ranks_by_value) > 1:
+            kind = label.split()[0]
             seen = "; ".join(
-                f"{link.named(ranks)} {'has' if len(ranks) == 1 else 'have'} {value}"
-                for value, ranks in groups.items()
+                f"{ranks.names(them)} {'has' if len(them) == 1 else 'have'} {value}"
+                for value, them in ranks_by_value.items()
             )
-            why, advice = _ADVICE[label.split()[0]]
-            name = label if label.split()[0] in ("argument", "num_steps") else f"the {label}"
+            why, advice = _ADVICE[kind]
+            name = label if kind in ("argument", "num_steps") else f"the {label}"
             raise RankError(f"The ranks disagree on {name}: {seen}. So {why}. {advice}.")
 
 
 def digest(tensor: Tensor) -> str:
-    """A tensor in short: its shape, and a checksum of its bits."""
-    # Cloned, since a contiguous tensor may have any stride where it has one entry only.
+    """A summary of a tensor: its dtype, shape, and a checksum of its bits."""
+    # Cloned, since a contiguous tensor may have any stride in a dimension of size 1.
     plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     content = plain.reshape(-1).view(torch.uint8).numpy().tobytes()
     return f"{describe(tensor)} with checksum {zlib.crc32(content):08x}"
 
 
 def shown_key(key: Tensor) -> str:
-    """A key by its two numbers; a stack of keys in short."""
+    """The two words of a key; a checksum of a stack of keys."""
     return str(key.tolist()) if key.ndim == 1 else digest(key)
 
 
 def of_leaves(kind: str, tree: object) -> dict[str, str]:
-    """An entry for each leaf of a pytree, by its path."""
+    """An entry for each leaf of a pytree, labelled by its path."""
     return {
         f"{kind} {name!r}": digest(leaf) if isinstance(leaf, Tensor) else describe(leaf)
         for name, leaf in named_leaves(tree).items()
@@ -100,12 +100,12 @@ def of_leaves(kind: str, tree: object) -> dict[str, str]:
 
 
 def of_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, str]:
-    """An entry for each argument of a call: all of it."""
+    """An entry for each argument of a call, with checksums of its tensors."""
     return {name: ", ".join(map(_whole, leaves)) for name, leaves in _named(args, kwargs).items()}
 
 
 def of_shapes(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, str]:
-    """An entry for each argument of a call: its tensors' shapes, but for the rows."""
+    """An entry for each argument of a call: the shapes of its tensors, without the rows."""
     return {
         f"shape of {name}, but for its rows,": ", ".join(map(_of_row, leaves))
         for name, leaves in _named(args, kwargs).items()

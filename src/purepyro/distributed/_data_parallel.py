@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sized
-from typing import Any, Generic, ParamSpec
+from functools import cached_property
+from typing import Generic, ParamSpec, TypeVar
 
 import attrs
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
-from .._compile._jit import jit
 from .._errors import TraceError, describe
-from ..ensemble._failed import lenient
 from ..infer import SVI, SVIRunResult, SVIState
+from ..infer.svi._arguments import check_count
+from ..infer.svi._compiled_run import is_compiled
+from ..infer.svi._nonfinite import Batch
 from ..infer.svi._progress import LOGGER
 from ..random import Key
-from ._communicator import Link, link_of
+from ._communicator import connected
 from ._consistency import of_leaves, require_alike
-from ._data_parallel_svi import Averaged, Pieces, averaging
+from ._data_parallel_steps import Halves, ParallelFit, compiled_halves_of, halves_of
 
 P = ParamSpec("P")
-
-
-def _fast(parallel: DataParallel[Any]) -> Pieces:
-    plain = parallel._plain
-    gradients: Callable[..., Any] = plain.gradients
-    descended: Callable[..., Any] = plain.descended
-    return Pieces(jit(gradients), jit(descended))
-
-
-def _plain(parallel: DataParallel[Any]) -> Pieces:
-    # Numbers that are not finite must come to all ranks alike, so none may raise by itself.
-    return Pieces(lenient(parallel.svi)._gradients, parallel.svi._descended)
+T = TypeVar("T")
 
 
 @attrs.frozen
@@ -58,7 +49,7 @@ class DataParallel(Generic[P]):
 
     Source: ``torch.nn.parallel.DistributedDataParallel``; ``jax.lax.pmean`` of gradients.
 
-    Example:
+    Examples:
         >>> import torch, torchopt, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.distributed import DataParallel, start
@@ -79,13 +70,6 @@ class DataParallel(Generic[P]):
     svi: SVI[P]
     data_size: int | None = attrs.field(kw_only=True)
     mesh: DeviceMesh | None = attrs.field(default=None, kw_only=True)
-    # Not settings: the two pieces of its steps, as they are and compiled.
-    _plain: Pieces = attrs.field(
-        init=False, eq=False, repr=False, default=attrs.Factory(_plain, takes_self=True)
-    )
-    _fast: Pieces = attrs.field(
-        init=False, eq=False, repr=False, default=attrs.Factory(_fast, takes_self=True)
-    )
 
     def init(self, key: Key, /, *args: P.args, **kwargs: P.kwargs) -> SVIState:
         """The state before the first step, the same on all ranks.
@@ -101,89 +85,92 @@ class DataParallel(Generic[P]):
             ShapeError: if the model does not scale its rows to the full data set, or the ranks have
                 more rows than that.
         """
-        link = link_of(self.mesh)
-        with link.together():
-            return self._of(link, self._plain).init(key, *args, **kwargs)
+        return self._eager(lambda fit: fit.init(key, *args, **kwargs))
 
     def step(
         self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[SVIState, Tensor]:
         """One step of all ranks; returns the new state and the loss of all rows before it."""
-        link = link_of(self.mesh)
-        with link.together():
-            return self._of(link, self._plain).step(state, *args, **kwargs)
+        return self._eager(lambda fit: fit.step(state, *args, **kwargs))
 
     def run(self, key: Key, num_steps: int, /, *args: P.args, **kwargs: P.kwargs) -> SVIRunResult:
-        """Initialise from ``key`` and take ``num_steps`` steps; see :meth:`SVI.run`.
+        """Initialise from ``key`` and take ``num_steps`` steps; see ``SVI.run()``.
 
         Raises:
             SupportError: on all ranks, if a loss is not finite, unless ``on_nonfinite`` is set; it
                 names the rank and the site.
-            RankError: as for :meth:`init`; also if a rank is lost in the run.
+            RankError: as for ``init()``; also if a rank is lost in the run.
         """
-        return self._taken(num_steps, lambda svi: svi.run(key, num_steps, *args, **kwargs))
+
+        def run(fit: ParallelFit) -> SVIRunResult:
+            check_count(num_steps, "num_steps")
+            state = fit.init(key, *args, **kwargs)
+            return fit.run_from(state, num_steps, Batch(args, kwargs))
+
+        return self._run(num_steps, run)
 
     def run_from(
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
-        """:meth:`run`, going on from a state: of another run, or of a checkpoint."""
-        return self._taken(num_steps, lambda svi: svi.run_from(state, num_steps, *args, **kwargs))
+        """``run()``, going on from a state: of another run, or of a checkpoint."""
+        batch = Batch(args, kwargs)
+        return self._run(num_steps, lambda fit: fit.run_from(state, num_steps, batch))
 
     def fit(self, key: Key, batches: Iterable[object], /, *, epochs: int = 1) -> SVIRunResult:
-        """Initialise on the first batch, and take a step for each; see :meth:`SVI.fit`.
+        """Initialise on the first batch, and take a step for each; see ``SVI.fit()``.
 
         Args:
             key: The same on every rank.
             batches: Batches of this rank's rows, as many as every other rank has.
             epochs: How often to go through ``batches``.
         """
-        return self._fitted(
-            {}, batches, epochs, lambda svi: svi._fit(key, None, batches, self.data_size, epochs)
-        )
+        return self._fit({}, key, None, batches, epochs)
 
     def fit_from(
         self, state: SVIState, batches: Iterable[object], /, *, epochs: int = 1
     ) -> SVIRunResult:
-        """:meth:`fit`, going on from a state."""
-        return self._fitted(
-            of_leaves("state", state),
-            batches,
-            epochs,
-            lambda svi: svi._fit(state.key, state, batches, self.data_size, epochs),
-        )
+        """``fit()``, going on from a state."""
+        return self._fit(of_leaves("state", state), state.key, state, batches, epochs)
 
-    def _of(self, link: Link, pieces: Pieces) -> Averaged[P]:
-        return averaging(self.svi, link, pieces, self.data_size)
+    def _eager(self, take: Callable[[ParallelFit], T]) -> T:
+        """What ``take`` does with a fit of eager steps."""
+        with connected(self.mesh) as ranks:
+            return take(ParallelFit(self.svi, ranks, halves_of(self.svi), self.data_size))
 
-    def _taken(
-        self, num_steps: int | None, take: Callable[[Averaged[P]], SVIRunResult]
-    ) -> SVIRunResult:
-        link = link_of(self.mesh)
-        with link.together():
-            if self.svi._compiles(num_steps):
+    def _run(self, steps: int | None, take: Callable[[ParallelFit], SVIRunResult]) -> SVIRunResult:
+        """The same for a run of so many steps, which is compiled where it is worth it."""
+        if is_compiled(self.svi.compiled, steps):
+            with connected(self.mesh) as ranks:
                 try:
-                    return take(self._of(link, self._fast))
+                    return take(ParallelFit(self.svi, ranks, self._compiled, self.data_size))
                 except TraceError as error:  # on all ranks: their graphs are the same
                     if self.svi.compiled:
                         raise
                     LOGGER.warning("SVI: the steps of this run are not compiled. %s", error)
-            return take(self._of(link, self._plain))
+        return self._eager(take)
 
-    def _fitted(
+    @cached_property
+    def _compiled(self) -> Halves:
+        return compiled_halves_of(self.svi)
+
+    def _fit(
         self,
-        found: dict[str, str],
+        compared: dict[str, str],
+        key: Key,
+        state: SVIState | None,
         batches: Iterable[object],
         epochs: int,
-        take: Callable[[Averaged[P]], SVIRunResult],
     ) -> SVIRunResult:
+        """A fit to batches, of which all ranks must have as many."""
         count = len(batches) if isinstance(batches, Sized) else None
 
-        def fit(svi: Averaged[P]) -> SVIRunResult:
+        def run(fit: ParallelFit) -> SVIRunResult:
             steps = f"{epochs} epochs of {describe(count)} batches"
-            require_alike(svi.link, {"call": "DataParallel.fit", "num_steps": steps, **found})
-            result = take(svi)
-            # Who waits in a step for one that has no batch left sees that it is here.
-            svi.link.exchange("end of fit")
+            call = {"call": "DataParallel.fit", "num_steps": steps, **compared}
+            require_alike(fit.ranks, call)
+            result = fit.run_batches(key, state, batches, epochs)
+            # A rank with batches left learns here that this one has none.
+            fit.ranks.exchange("end of fit")
             return result
 
-        return self._taken(None if count is None else count * epochs, fit)
+        return self._run(None if count is None else count * epochs, run)

@@ -11,13 +11,11 @@ import torch
 from torch import distributed as dist
 
 from .._compat import _c10d
-from ._communicator import close_links, link_of
-
-_HALF_AN_HOUR = timedelta(minutes=30)
+from ._communicator import connected
 
 
 @contextmanager
-def start(*, timeout: timedelta = _HALF_AN_HOUR) -> Iterator[torch.device]:
+def start(*, timeout: timedelta = timedelta(minutes=30)) -> Iterator[torch.device]:
     """A block in which the processes that torchrun has started know each other.
 
     It sets up torch's process group, with NCCL for tensors on CUDA and gloo for others, and takes
@@ -25,13 +23,13 @@ def start(*, timeout: timedelta = _HALF_AN_HOUR) -> Iterator[torch.device]:
     ``python`` too. A group that is there already is used, and left as it is.
 
     Args:
-        timeout: How long a process waits for one that is alive but does not come. A process that is
-            gone is noticed within some 15 seconds, whatever the timeout is.
+        timeout: How long a process waits for one that is alive but does not come. A process that
+            has ended is noticed at once, by its connections.
 
     Yields:
         This process's device: ``cuda:LOCAL_RANK`` where there is CUDA, else the CPU.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> from purepyro.distributed import start
         >>> with start() as device:
@@ -52,11 +50,9 @@ def start(*, timeout: timedelta = _HALF_AN_HOUR) -> Iterator[torch.device]:
         device=device if cuda else None,
     )
     try:
-        link = link_of(None)
-        with link.together():
+        with connected(None) as ranks:
             yield device
-        # Nobody leaves before the last is done: its store may be on the one who leaves.
-        link.exchange("end")
+            # No process ends before the last is done: it may be the one that holds the store.
+            ranks.exchange("end")
     finally:
-        close_links()
         _c10d.end()

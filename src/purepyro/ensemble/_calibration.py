@@ -14,15 +14,15 @@ def calibration_error(probs: Tensor, labels: Tensor, num_bins: int = 15) -> Tens
     r"""The expected calibration error of class probabilities (ECE).
 
     Rows go by their confidence, the largest probability, into bins of equal width
-    :math:`((b - 1)/B, b/B]`. With :math:`n_b` of :math:`n` rows in bin :math:`b`, of which the
-    share :math:`\mathrm{acc}_b` is right, at a mean confidence :math:`\mathrm{conf}_b`:
+    $((b - 1)/B, b/B]$. With $n_b$ of $n$ rows in bin $b$, of which the
+    share $\mathrm{acc}_b$ is right, at a mean confidence $\mathrm{conf}_b$:
 
-    .. math:: \mathrm{ECE} = \sum_{b=1}^{B} \frac{n_b}{n}
-        \left| \mathrm{acc}_b - \mathrm{conf}_b \right|
+    $$\mathrm{ECE} = \sum_{b=1}^{B} \frac{n_b}{n}
+    \left| \mathrm{acc}_b - \mathrm{conf}_b \right|$$
 
     Args:
         probs: Of shape ``(rows, classes)``, such as those of
-            :meth:`EnsemblePredictive.predict_proba`.
+            ``EnsemblePredictive.predict_proba()``.
         labels: The true classes, integers of shape ``(rows,)``.
         num_bins: How many bins.
 
@@ -33,7 +33,7 @@ def calibration_error(probs: Tensor, labels: Tensor, num_bins: int = 15) -> Tens
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks".
 
-    Example:
+    Examples:
         >>> import torch
         >>> from purepyro.ensemble import calibration_error
         >>> probs = torch.tensor([[0.75, 0.25], [0.25, 0.75]])
@@ -53,15 +53,15 @@ def calibration_error(probs: Tensor, labels: Tensor, num_bins: int = 15) -> Tens
 def coverage(cdf: Tensor, levels: Tensor) -> Tensor:
     r"""How often data lie below the quantiles of their predictions.
 
-    .. math:: \hat p_j = \frac{1}{n} \left| \{ t : F_t(y_t) \le p_j \} \right|
+    $$\hat p_j = \frac{1}{n} \left| \{ t : F_t(y_t) \le p_j \} \right|$$
 
-    Predictions are calibrated if it is :math:`p_j`; plotted against it, it is the reliability
+    Predictions are calibrated if it is $p_j$; plotted against it, it is the reliability
     diagram of a regression.
 
     Args:
         cdf: The predicted distribution functions at the data, such as
-            :meth:`EnsemblePredictive.cdf` returns them; of any shape.
-        levels: The probabilities :math:`p_j`, of shape ``(levels,)``.
+            ``EnsemblePredictive.cdf()`` returns them; of any shape.
+        levels: The probabilities $p_j$, of shape ``(levels,)``.
 
     Raises:
         ShapeError: if there are no rows, or the levels are not in one dimension.
@@ -70,7 +70,7 @@ def coverage(cdf: Tensor, levels: Tensor) -> Tensor:
     Source: Kuleshov et al. 2018, "Accurate Uncertainties for Deep Learning Using Calibrated
     Regression".
 
-    Example:
+    Examples:
         >>> import torch
         >>> from purepyro.ensemble import coverage
         >>> coverage(torch.tensor([0.1, 0.4, 0.6, 0.9]), torch.tensor([0.25, 0.5]))
@@ -89,13 +89,13 @@ def coverage(cdf: Tensor, levels: Tensor) -> Tensor:
 
 
 def quantile_calibration_error(cdf: Tensor, num_levels: int = 9) -> Tensor:
-    r"""The calibration error of a regression, at the levels :math:`p_j = j / (m + 1)`.
+    r"""The calibration error of a regression, at the levels $p_j = j / (m + 1)$.
 
-    .. math:: \frac{1}{m} \sum_{j=1}^{m} (\hat p_j - p_j)^2
+    $$\frac{1}{m} \sum_{j=1}^{m} (\hat p_j - p_j)^2$$
 
     Args:
-        cdf: As for :func:`coverage`, which gives the :math:`\hat p_j`.
-        num_levels: The number :math:`m` of levels, at equal distances.
+        cdf: As for ``coverage()``, which gives the $\hat p_j$.
+        num_levels: The number $m$ of levels, at equal distances.
 
     Raises:
         ShapeError: if there are no rows.
@@ -103,7 +103,7 @@ def quantile_calibration_error(cdf: Tensor, num_levels: int = 9) -> Tensor:
 
     Source: Kuleshov et al. 2018, equation 9, with equal weights.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from purepyro.ensemble import quantile_calibration_error
         >>> quantile_calibration_error(torch.tensor([0.5, 0.5]), num_levels=3)  # 0, 1, 1

@@ -18,7 +18,7 @@ from ._stacked import EnsembleState
 def in_chunks(
     how: Training, state: EnsembleState, num_steps: int, call: Arguments, chunk_size: int | None
 ) -> tuple[EnsembleState, Tensor]:
-    """All steps of one chunk after the other; the last is padded, so that all are alike.
+    """Take all steps of one chunk, then of the next; the last is padded to the size of the others.
 
     Args:
         how: The step of many members.
@@ -44,11 +44,11 @@ def in_chunks(
         return joined(states), torch.cat(losses, dim=1)
 
 
-def fitting(one: Loop[Carry], state: EnsembleState, call: Arguments) -> int | None:
-    """How many members a compiled run had best take at once; ``None``: all.
+def cache_sized_chunk(one: Loop[Carry], state: EnsembleState, call: Arguments) -> int | None:
+    """The largest chunk whose tensors stay in the CPU's cache in a compiled run; ``None``: all.
 
-    On the CPU as many as the cache holds, since tensors that are larger are written to memory and
-    read again, and given back to the system, at each step.
+    Larger tensors are written to memory and read again in every step, and their memory is given
+    back to the system.
 
     Args:
         one: The step of one member.
@@ -62,13 +62,13 @@ def fitting(one: Loop[Carry], state: EnsembleState, call: Arguments) -> int | No
     carry = Carry(first, first.svi.step.clone())
     try:
         largest = one.largest(carry, call.of_member(0), {"plan": call.plan})
-    except Exception:  # which the run itself will meet, and tell of
+    except Exception:  # the run itself will meet it, and say so
         return None
     chunks = math.ceil(count * largest / _CACHE) or 1
     return math.ceil(count / chunks)
 
 
-# Half of what processors have next to each core, since a step has a few such tensors.
+# In bytes: half of a usual core's own cache, since a step has a few such tensors.
 _CACHE = 1 << 20
 
 

@@ -1,4 +1,4 @@
-"""What a site's distribution says in closed form."""
+"""Moments, class probabilities and distribution functions of a site, in closed form."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def class_probabilities(site: Site) -> Tensor:
 
 
 def cdf(name: str, fn: TorchDistributionMixin, value: Tensor) -> Tensor:
-    """The distribution function of each number of a value.
+    """The distribution function at each element of a value.
 
     Raises:
         DtypeError: if the distribution has none in closed form.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, ParamSpec, TypeAlias
+from typing import Generic, ParamSpec, TypeAlias
 
 import attrs
 import torch
@@ -17,20 +17,21 @@ from .._core._text import settings_of
 from .._core._trees import leaves_of, mapped
 from .._core._user_code import line_of
 from .._core._whole_numbers import as_int_or_none
-from .._errors import DeclarationError, describe
+from .._errors import DeclarationError, SupportError, describe
 from .._run._explained import explained, is_of_vmap
 from .._run._mapping import How, check_how
 from ..infer import SVI, SVIState
 from ..infer.losses._elbo import check_chunk_size
 from ..infer.svi._arguments import check_count
+from ..infer.svi._compiled_run import is_compiled
+from ..infer.svi._nonfinite import Batch
 from ..random import Key
-from ..random._reuse import consume
+from ..random._reuse import consume, unchecked
 from . import _members
-from ._chunks import fitting, in_chunks, one_by_one
+from ._chunks import cache_sized_chunk, in_chunks, one_by_one
 from ._ensemble_predictive import EnsemblePredictive
-from ._failed import cause, guarded, lenient
+from ._failed import diagnose_step, mask_failed, without_checks
 from ._in_dims import Arguments, InDims, Plan, arguments
-from ._initialize_member import require_one_good, started
 from ._loop import Carry, Training
 from ._member_settings import checked_keys, count_of
 from ._members import Indices, size_of, slice_of, stacked
@@ -42,7 +43,7 @@ P = ParamSpec("P")
 Loops: TypeAlias = tuple[Loop[Carry], Loop[Carry]]
 
 
-def _loops_of(ensemble: Ensemble[Any]) -> Loops:
+def _loops_of(ensemble: Ensemble[...]) -> Loops:
     """The steps of one member, and of many, in compiled blocks."""
     return Loop(ensemble._one), Loop(ensemble._many)
 
@@ -69,12 +70,12 @@ class Ensemble(Carried, Generic[P]):
     Attributes:
         svi: The fit of one member; or a function that makes it of a member's slice of ``members``.
             That function is called inside ``vmap``, so a slice holds tensors without values: pass
-            them on as fields of Modules, or to :func:`~purepyro.infer.scale` for learning rates.
+            them on as fields of Modules, or to ``purepyro.infer.scale()`` for learning rates.
         members: A pytree of tensors with the members first: what is different for each, such as
             learning rates and prior scales. They become a part of the state.
         chunk_size: How many members to hold in memory at once; ``None``: all, in compiled runs on
-            the CPU as many as its cache holds. A run takes all steps of one chunk before it turns
-            to the next.
+            the CPU as many as its cache holds. A run takes all steps of one chunk, then of
+            the next.
         map: ``"vmap"``: members run as one. ``"loop"``: one by one, which is slower, takes what
             ``vmap`` cannot, and gives the same results.
         in_dims: Which arguments are the members' own, as in ``torch.vmap``: ``None``: all share
@@ -86,7 +87,7 @@ class Ensemble(Carried, Generic[P]):
     Source: Lakshminarayanan et al. 2017, "Simple and Scalable Predictive Uncertainty Estimation
     using Deep Ensembles"; ``torch.func.stack_module_state`` for members first.
 
-    Example:
+    Examples:
         >>> import torch, torchopt, pyro, pyro.distributions as dist
         >>> from purepyro import Ensemble, random
         >>> from purepyro.infer import SVI, AutoNormal, scale
@@ -119,7 +120,7 @@ class Ensemble(Carried, Generic[P]):
     map: How = attrs.field(default="vmap", kw_only=True, validator=check_how)
     in_dims: InDims = attrs.field(default=None, kw_only=True)
     progress_bar: bool | None = attrs.field(default=None, kw_only=True)
-    # Not a setting: the graphs of its steps, for as long as it lives.
+    # Not a setting: the compiled steps, of one member and of many.
     _loops: Loops = attrs.field(
         init=False, eq=False, repr=False, default=attrs.Factory(_loops_of, takes_self=True)
     )
@@ -151,41 +152,14 @@ class Ensemble(Carried, Generic[P]):
         Raises:
             KeyTypeError: if ``keys`` are not a stack of keys.
             ShapeError: if there are not as many keys as members, or arguments of their own.
-            SupportError: if no member could start, since data or parameters are not numbers.
+            SupportError: if no member could start, since data or parameters are not finite.
         """
         keys = checked_keys(keys, self.members)
         consume(keys, "Ensemble.init")
         call = arguments(self.in_dims, args, kwargs, len(keys))
         if not is_transforming():
-            self._require_one_good(keys, call)
-        return self._begun(keys, call)
-
-    def _require_one_good(self, keys: Key, call: Arguments) -> None:
-        def alone(i: int) -> SVIState:
-            svi = self._svi_of(slice_of(self.members, i))
-            return started(svi, keys[i], call.rebuilt(call.of_member(i)))
-
-        require_one_good(alone, len(keys))
-
-    def _begun(self, keys: Key, call: Arguments) -> EnsembleState:
-        """The state before the first step, without a look whether it is of any use."""
-
-        def one(key: Tensor, members: object, *tensors: Tensor) -> SVIState:
-            return started(lenient(self._svi_of(members)), key, call.rebuilt(tensors))
-
-        if self.map == "loop":
-            each = [
-                one(keys[i], slice_of(self.members, i), *call.of_member(i))
-                for i in range(len(keys))
-            ]
-            svi = stacked(each)
-        else:
-            over = torch.vmap(one, in_dims=(0, 0, *call.dims), chunk_size=self.chunk_size)
-            # What does not depend on the key comes as a view of one member; of a single member,
-            # that counts as contiguous, but would be another stride to a graph.
-            with explained("Ensemble"):
-                svi = mapped(_laid_out, over(keys, self.members, *call.tensors))
-        return EnsembleState(svi, self.members, torch.full_like(svi.step, -1))
+            require_one_good(self, keys, call)
+        return initial_state(self, keys, call)
 
     @intact
     def step(
@@ -221,26 +195,14 @@ class Ensemble(Carried, Generic[P]):
     def run_from(
         self, state: EnsembleState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> EnsembleRunResult:
-        """:meth:`run`, going on from a state: of another run, of a selection, or of a file."""
+        """``run()``, going on from a state: of another run, of a selection, or of a file."""
         num_steps = check_count(num_steps, "num_steps")
         call = arguments(self.in_dims, args, kwargs, size_of(state))
-        result = self._trained(state, num_steps, call)
+        result = train_members(self, state, num_steps, call)
         if num_steps and not is_transforming():
             after = result.state
-            report(state, after, lambda i: self._cause(after, i, call))
+            report(state, after, lambda i: diagnose_member(self, after, i, call))
         return result
-
-    def _trained(self, state: EnsembleState, num_steps: int, call: Arguments) -> EnsembleRunResult:
-        """The members after ``num_steps`` steps, without a word about those that went bad."""
-        if num_steps == 0:
-            return EnsembleRunResult(state, torch.zeros(0, size_of(state)))
-        how = self._training(state, num_steps)
-        if self.map == "loop":
-            return EnsembleRunResult(*one_by_one(how, state, num_steps, call))
-        size = self.chunk_size
-        if size is None and how.loop is not None and not is_transforming():
-            size = fitting(self._loops[0], state, call)
-        return EnsembleRunResult(*in_chunks(how, state, num_steps, call, size))
 
     def member(self, state: EnsembleState, i: int) -> SVIState:
         """Member ``i`` alone: an ordinary state, for ``svi.run_from`` or ``Predictive``."""
@@ -273,7 +235,7 @@ class Ensemble(Carried, Generic[P]):
         return _members.append(state, other)
 
     def drop(self, state: EnsembleState, indices: Indices) -> EnsembleState:
-        """All members but those of ``indices``, which are as for :meth:`select`."""
+        """All members but those of ``indices``, which are as for ``select()``."""
         return _members.drop(state, indices)
 
     def predictive(
@@ -334,14 +296,14 @@ class Ensemble(Carried, Generic[P]):
     def _one(self, carry: Carry, *tensors: Tensor, plan: Plan) -> tuple[Carry, Tensor]:
         """The step of one member."""
         state, svi = carry.state, self._svi_of(carry.state.members)
-        step: Callable[..., tuple[SVIState, Tensor]] = lenient(svi).step
+        step: Callable[..., tuple[SVIState, Tensor]] = without_checks(svi).step
         own = plan.rebuilt(tensors)
-        after, loss = step(state.svi._replace(step=carry.clock), *own.args, **own.kwargs)
+        after, loss = step(state.svi._replace(step=carry.counter), *own.args, **own.kwargs)
         if svi.on_nonfinite == "raise":
-            new, loss = guarded(state, after, loss)
+            new, loss = mask_failed(state, after, loss)
         else:
             new = EnsembleState(after, state.members, state.quarantined_at)
-        return Carry(new, carry.clock + 1), loss
+        return Carry(new, carry.counter + 1), loss
 
     def _many(
         self, carry: Carry, *tensors: Tensor, plan: Plan, size: int | None = None
@@ -354,17 +316,75 @@ class Ensemble(Carried, Generic[P]):
         with explained("Ensemble"):
             return torch.vmap(one, in_dims=(0, *plan.dims), chunk_size=size)(carry, *tensors)
 
-    def _training(self, state: EnsembleState, num_steps: int) -> Training:
-        svi = self._svi_of(slice_of(state.members, 0))
-        loops = self._loops if svi._compiles(num_steps) else (None, None)
-        must, bar = svi.compiled is True, self.progress_bar
-        if self.map == "loop":
-            return Training(self._one, loops[0], must, bar)
-        return Training(self._many, loops[1], must, bar)
 
-    def _cause(self, state: EnsembleState, i: int, call: Arguments) -> str:
-        own = call.rebuilt(call.of_member(i))
-        return cause(self.svi_of(state, i), self.member(state, i), own)
+def require_one_good(ensemble: Ensemble[...], keys: Key, call: Arguments) -> None:
+    """Refuse data or a model with which no member could start; the first that can will do.
+
+    Raises:
+        SupportError: if all fail; as SVI words it, for the first.
+    """
+    first: SupportError | None = None
+    for i in range(len(keys)):
+        svi = ensemble._svi_of(slice_of(ensemble.members, i))
+        try:
+            init_member(svi, keys[i], call.rebuilt(call.of_member(i)))
+        except SupportError as error:
+            first = first or error
+        else:
+            return
+    if first is not None:
+        raise first
+
+
+def initial_state(ensemble: Ensemble[...], keys: Key, call: Arguments) -> EnsembleState:
+    """The state of all members before the first step, finite or not."""
+    members = ensemble.members
+
+    def init(key: Tensor, members: object, *tensors: Tensor) -> SVIState:
+        return init_member(without_checks(ensemble._svi_of(members)), key, call.rebuilt(tensors))
+
+    if ensemble.map == "loop":
+        svi = stacked(
+            [init(keys[i], slice_of(members, i), *call.of_member(i)) for i in range(len(keys))]
+        )
+    else:
+        mapped_init = torch.vmap(init, in_dims=(0, 0, *call.dims), chunk_size=ensemble.chunk_size)
+        # What does not depend on the key comes as a view of one member; of a single member, that
+        # counts as contiguous, but would be another stride to a graph.
+        with explained("Ensemble"):
+            svi = mapped(_laid_out, mapped_init(keys, members, *call.tensors))
+    return EnsembleState(svi, members, torch.full_like(svi.step, -1))
+
+
+def train_members(
+    ensemble: Ensemble[...], state: EnsembleState, num_steps: int, call: Arguments
+) -> EnsembleRunResult:
+    """The members after ``num_steps`` steps; those that failed are not reported."""
+    if num_steps == 0:
+        return EnsembleRunResult(state, torch.zeros(0, size_of(state)))
+    svi = ensemble._svi_of(slice_of(state.members, 0))
+    one, many = ensemble._loops if is_compiled(svi.compiled, num_steps) else (None, None)
+    must, bar = svi.compiled is True, ensemble.progress_bar
+    if ensemble.map == "loop":
+        how = Training(ensemble._one, one, must, bar)
+        return EnsembleRunResult(*one_by_one(how, state, num_steps, call))
+    size = ensemble.chunk_size
+    if size is None and one is not None and not is_transforming():
+        size = cache_sized_chunk(one, state, call)
+    how = Training(ensemble._many, many, must, bar)
+    return EnsembleRunResult(*in_chunks(how, state, num_steps, call, size))
+
+
+def diagnose_member(ensemble: Ensemble[...], state: EnsembleState, i: int, call: Arguments) -> str:
+    """Why the next step of member ``i`` is not finite."""
+    batch = call.rebuilt(call.of_member(i))
+    return diagnose_step(ensemble.svi_of(state, i), ensemble.member(state, i), batch)
+
+
+def init_member(svi: SVI[...], key: Tensor, own: Batch) -> SVIState:
+    """The state of one member before its first step; its key was consumed with all others."""
+    with unchecked():
+        return svi.init(Key(key), *own.args, **own.kwargs)
 
 
 def _made(make_svi: Callable[..., SVI[P]], members: object) -> SVI[P]:

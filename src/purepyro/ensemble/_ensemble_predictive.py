@@ -51,11 +51,11 @@ _WHAT = "EnsemblePredictive"
 class EnsemblePredictive(Carried, Generic[P]):
     r"""The mixture of what the members of an ensemble predict, each counting the same.
 
-    .. math:: p(y \mid x) = \frac{1}{MS} \sum_{i=1}^{M} \sum_{s=1}^{S} p(y \mid x, z_{is}),
-        \qquad z_{is} \sim q_i
+    $$p(y \mid x) = \frac{1}{MS} \sum_{i=1}^{M} \sum_{s=1}^{S} p(y \mid x, z_{is}),
+    \qquad z_{is} \sim q_i$$
 
     It is made of the distribution of one site, so no sample of the data is drawn. Each draw of a
-    member's guide is one run. :meth:`Ensemble.predictive` makes one of a state.
+    member's guide is one run. ``Ensemble.predictive()`` makes one of a state.
 
     Attributes:
         model: Any model that ``apply`` takes.
@@ -77,7 +77,7 @@ class EnsemblePredictive(Carried, Generic[P]):
     Source: Lakshminarayanan et al. 2017, "Simple and Scalable Predictive Uncertainty Estimation
     using Deep Ensembles".
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import Module, PyroParam, random
         >>> from purepyro.ensemble import EnsemblePredictive
@@ -138,8 +138,8 @@ class EnsemblePredictive(Carried, Generic[P]):
         """The mean of the mixture, and its variance split in epistemic and aleatoric.
 
         Args:
-            key: Draw ``s`` of member ``i`` uses ``fold_in(fold_in(key, i), s)``, whatever the
-                numbers of both and the chunks are.
+            key: Draw ``s`` of member ``i`` uses ``fold_in(fold_in(key, i), s)``, however
+                many members, draws and chunks there are.
             *args: Arguments of model and guide, the same for all members.
             **kwargs: The same, by name.
         """
@@ -160,10 +160,10 @@ class EnsemblePredictive(Carried, Generic[P]):
     def nll(self, key: Key, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         r"""The negative log density of each row of observed data under the mixture.
 
-        .. math:: -\log p(y) = \log MS - \log \sum_{is} p(y \mid z_{is})
+        $$-\log p(y) = \log MS - \log \sum_{is} p(y \mid z_{is})$$
 
         Args:
-            key: As for :meth:`predict`.
+            key: As for ``predict()``.
             *args: Arguments of model and guide, the data among them.
             **kwargs: The same, by name.
 
@@ -173,9 +173,9 @@ class EnsemblePredictive(Carried, Generic[P]):
         return of_log_densities(self._over_runs(_log_density, key, args, kwargs))
 
     def member_nll(self, key: Key, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
-        """:meth:`nll` of each member alone, of shape ``(members, rows)``: a score to select by.
+        """``nll()`` of each member alone, of shape ``(members, rows)``: a score to select by.
 
-        Arguments and errors are those of :meth:`nll`. The four best out of those that are alive:
+        Arguments and errors are those of ``nll()``. The four best out of those that are alive:
         ``ensemble.select(alive, scores.mean(1).argsort()[:4])``, with
         ``alive = ensemble.select(state, state.alive)``.
         """
@@ -186,9 +186,9 @@ class EnsemblePredictive(Carried, Generic[P]):
     def cdf(self, key: Key, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         r"""The distribution function of the mixture at observed data: uniform if calibrated.
 
-        .. math:: F(y) = \frac{1}{MS} \sum_{is} F(y \mid z_{is})
+        $$F(y) = \frac{1}{MS} \sum_{is} F(y \mid z_{is})$$
 
-        Arguments and errors are those of :meth:`nll`.
+        Arguments and errors are those of ``nll()``.
         """
         return self._over_runs(_cdf, key, args, kwargs).mean(0)
 

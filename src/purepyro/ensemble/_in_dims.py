@@ -54,6 +54,14 @@ class Arguments:
         """The arguments, with tensors in their places."""
         return self.plan.rebuilt(tensors)
 
+    def part(self, members: slice) -> Arguments:
+        """The arguments of a part of the members."""
+        tensors = (
+            tensor if dim is None else tensor[members]
+            for tensor, dim in zip(self.tensors, self.dims, strict=True)
+        )
+        return Arguments(tuple(tensors), self.plan)
+
     def of_members(self, index: Tensor) -> tuple[Tensor, ...]:
         """The tensors of some members, with the shared ones."""
         return tuple(

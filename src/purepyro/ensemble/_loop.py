@@ -1,4 +1,4 @@
-"""The loop over steps: the one place where an ensemble spends its time."""
+"""The loop over the steps of an ensemble."""
 
 from __future__ import annotations
 
@@ -18,14 +18,18 @@ from ._stacked import EnsembleState
 
 
 class Carry(NamedTuple):
-    """What a loop carries: members, and the number of the step for those that are alive.
+    """What the loop carries from step to step.
 
-    A member in quarantine stands still, and its own number with it. A number that goes up by one
-    whatever happens lets the noise of many steps be drawn ahead.
+    The steps that a member in quarantine has taken are no longer counted. The counter here goes up
+    in every step, so the noise of many steps can be drawn at once.
+
+    Attributes:
+        state: Some members.
+        counter: How many steps those have taken that are not in quarantine.
     """
 
     state: EnsembleState
-    clock: Tensor
+    counter: Tensor
 
 
 Step: TypeAlias = Callable[..., tuple[Carry, Tensor]]
@@ -38,19 +42,19 @@ class Training(NamedTuple):
     Attributes:
         step: The step.
         loop: The same in compiled blocks; ``None``: do not compile.
-        must: Whether a step that cannot be traced is an error, or is taken in eager mode.
+        must_compile: Whether a step that cannot be traced is an error, or is taken in eager mode.
         progress_bar: Whether to show one; by default if a terminal looks on.
     """
 
     step: Step
     loop: Loop[Carry] | None
-    must: bool
+    must_compile: bool
     progress_bar: bool | None
 
 
 def progress_of(how: Training, total: int) -> AbstractContextManager[Progress | None]:
-    """What tells how far a run of so many steps is; nothing within a transform."""
-    # There a loss cannot be read.
+    """The progress of a run of ``total`` steps; none within a transform."""
+    # There losses cannot be read.
     return nullcontext() if is_transforming() else Progress(total, how.progress_bar)
 
 
@@ -69,10 +73,10 @@ def train(
         state: Some members, or a single one, before them.
         num_steps: How many steps, at least one.
         tensors: The tensors of the arguments, the same for each step.
-        plan: All else of the arguments.
-        progress: What to tell of the steps; ``None``: this is within a transform.
+        plan: The arguments without their tensors.
+        progress: Is told of the steps; ``None`` within a transform.
     """
-    # A copy: the graphs' guards refuse a tensor that comes twice, and would trace anew.
+    # A copy: the guards of graphs refuse one tensor in two places, and would trace again.
     carry = Carry(state, state.svi.step.clone())
     if how.loop is not None and progress is not None:
         at = int(state.svi.step.flatten()[0])
@@ -82,7 +86,7 @@ def train(
         except OutOfRangeError:
             raise
         except Exception as error:  # an error of the model's own comes again
-            if how.must:
+            if how.must_compile:
                 raise
             not_compiled(error)
     return _collected(carry, _singly(how, carry, num_steps, tensors, plan), progress)

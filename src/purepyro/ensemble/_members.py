@@ -1,4 +1,4 @@
-"""Members taken out of a stacked state, and put into it."""
+"""Members selected from a stacked state, dropped from it, or appended."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def size_of(state: EnsembleState) -> int:
 
 
 def taken(tree: T, index: Tensor) -> T:
-    """The members of these numbers, of a stacked pytree."""
+    """The members at these indices of a stacked pytree."""
     return mapped(lambda leaf: leaf.index_select(0, index.to(leaf.device)), tree)
 
 
@@ -37,12 +37,12 @@ def slice_of(tree: T, i: int) -> T:
 
 
 def stacked(trees: Sequence[T]) -> T:
-    """Pytrees of one structure, along a new first dimension."""
+    """Pytrees of one structure, stacked along a new first dimension."""
     return mapped(lambda *leaves: torch.stack(leaves), *trees)
 
 
 def joined(trees: Sequence[T]) -> T:
-    """Stacked pytrees of one structure, one behind the other."""
+    """Stacked pytrees of one structure, concatenated along the first dimension."""
     return mapped(lambda *leaves: torch.cat(leaves), *trees)
 
 
@@ -62,7 +62,7 @@ def member(state: EnsembleState, i: int) -> EnsembleState:
 
 def select(state: EnsembleState, indices: Indices) -> EnsembleState:
     """Some members, in the order of ``indices``."""
-    index = _numbers(indices, size_of(state), "select")
+    index = _indices(indices, size_of(state), "select")
     if not len(index):
         raise _none_left("select", indices)
     return taken(state, index)
@@ -72,7 +72,7 @@ def drop(state: EnsembleState, indices: Indices) -> EnsembleState:
     """All members but some."""
     count = size_of(state)
     kept = torch.ones(count, dtype=torch.bool)
-    kept[_numbers(indices, count, "drop").cpu() % count] = False
+    kept[_indices(indices, count, "drop").cpu() % count] = False
     if not bool(kept.any()):
         raise _none_left("drop", indices)
     return taken(state, kept.nonzero().flatten())
@@ -125,8 +125,8 @@ def _shown(leaf: object, skipped: int) -> str:
     return describe(leaf[(0,) * skipped] if isinstance(leaf, Tensor) else leaf)
 
 
-def _numbers(indices: Indices, count: int, where: str) -> Tensor:
-    """The members' numbers, from numbers or a mask."""
+def _indices(indices: Indices, count: int, where: str) -> Tensor:
+    """The indices of members, none of them negative; from indices or a mask."""
     index = torch.as_tensor(indices)
     if not index.numel() and index.ndim == 1:
         index = index.long()

@@ -1,4 +1,4 @@
-"""What is to be said at the end of a run: members set apart, members that are all one."""
+"""Warnings and errors at the end of a run: members in quarantine, members that are all equal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def report(before: EnsembleState, after: EnsembleState, cause: Callable[[int], s
     Raises:
         SupportError: if no member is left.
     """
-    found = set_apart(before.alive.tolist(), after.quarantined_at.tolist())
+    found = newly_quarantined(before.alive.tolist(), after.quarantined_at.tolist())
     if found:
         report_quarantine(found, size_of(after), cause)
     if all_equal(after):
@@ -33,7 +33,7 @@ def report(before: EnsembleState, after: EnsembleState, cause: Callable[[int], s
 
 
 def warn_equal(count: int, names: Sequence[str]) -> None:
-    """Tell that all members are one; ``names`` are those of their parameters."""
+    """Warn that all members are equal; ``names`` are those of their parameters."""
     if any(name.startswith("locs.") or ".locs." in name for name in names):
         LOGGER.warning(
             "All %d members are equal, to the bit, so together they are no more than one: they "
@@ -51,8 +51,8 @@ def warn_equal(count: int, names: Sequence[str]) -> None:
     )
 
 
-def set_apart(was_alive: Sequence[bool], steps: Sequence[int]) -> dict[int, int]:
-    """The members set apart in a run with their steps; all, if there is none left.
+def newly_quarantined(was_alive: Sequence[bool], steps: Sequence[int]) -> dict[int, int]:
+    """The members that went into quarantine in a run, with their steps; all, if none is left.
 
     Args:
         was_alive: For each member whether it was alive before the run.
@@ -63,12 +63,12 @@ def set_apart(was_alive: Sequence[bool], steps: Sequence[int]) -> dict[int, int]
 
 
 def first_of(found: dict[int, int]) -> int:
-    """The member that was set apart first."""
+    """The member that went into quarantine first."""
     return min(found, key=lambda member: (found[member], member))
 
 
 def report_quarantine(found: dict[int, int], count: int, cause: Callable[[int], str]) -> None:
-    """Tell which members were set apart, and why the first was; refuse to go on without any."""
+    """Warn of members in quarantine, and say why the first is; an error if these are all."""
     first = first_of(found)
     reason = cause(first)
     if len(found) == count:

@@ -22,7 +22,7 @@ class EnsembleState(NamedTuple):
         quarantined_at: For each member the step whose loss or gradient was not finite, since when
             the member stays as it was; -1 while it is alive.
 
-    Example:
+    Examples:
         >>> import torchopt
         >>> from purepyro import Ensemble, random
         >>> from purepyro.infer import SVI
@@ -49,14 +49,14 @@ class EnsembleState(NamedTuple):
 
 
 class EnsembleRunResult(NamedTuple):
-    """What :meth:`Ensemble.run` returns.
+    """What ``Ensemble.run()`` returns.
 
     Attributes:
         state: The state after the last step.
         losses: The loss of every step and member, of shape ``(num_steps, members)``; that of the
             step which put a member in quarantine is what it was, those after it are nan.
 
-    Example:
+    Examples:
         >>> import torchopt
         >>> from purepyro import Ensemble, random
         >>> from purepyro.infer import SVI

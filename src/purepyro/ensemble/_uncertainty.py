@@ -12,12 +12,11 @@ from torch import Tensor
 class Prediction(NamedTuple):
     r"""The mean of a mixture and its variance, in two parts.
 
-    Over the members and draws :math:`i`, with mean :math:`\mu_i` and variance :math:`\sigma_i^2`:
+    Over the members and draws $i$, with mean $\mu_i$ and variance $\sigma_i^2$:
 
-    .. math::
-        m = \mathbb{E}_i[\mu_i], \qquad
-        \mathrm{Var}[y] = \underbrace{\mathrm{Var}_i[\mu_i]}_{\text{epistemic}}
-        + \underbrace{\mathbb{E}_i[\sigma_i^2]}_{\text{aleatoric}}
+    $$m = \mathbb{E}_i[\mu_i], \qquad
+    \mathrm{Var}[y] = \underbrace{\mathrm{Var}_i[\mu_i]}_{\text{epistemic}}
+    + \underbrace{\mathbb{E}_i[\sigma_i^2]}_{\text{aleatoric}}$$
 
     Attributes:
         mean: The mean of the mixture.
@@ -27,7 +26,7 @@ class Prediction(NamedTuple):
     Source: Lakshminarayanan et al. 2017, section 2.4; Depeweg et al. 2018, "Decomposition of
     Uncertainty in Bayesian Deep Learning"; the law of total variance.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from purepyro.ensemble import Prediction
         >>> prediction = Prediction(torch.zeros(2), torch.ones(2), torch.ones(2))
@@ -48,12 +47,11 @@ class Prediction(NamedTuple):
 class ClassPrediction(NamedTuple):
     r"""The class probabilities of a mixture and its entropy, in two parts, in nats.
 
-    Over the members and draws :math:`i`, with probabilities :math:`p_i`:
+    Over the members and draws $i$, with probabilities $p_i$:
 
-    .. math::
-        \bar p = \mathbb{E}_i[p_i], \qquad
-        \mathrm{H}[\bar p] = \underbrace{\mathrm{H}[\bar p] - \mathbb{E}_i \mathrm{H}[p_i]}
-        _{\text{epistemic}} + \underbrace{\mathbb{E}_i \mathrm{H}[p_i]}_{\text{aleatoric}}
+    $$\bar p = \mathbb{E}_i[p_i], \qquad
+    \mathrm{H}[\bar p] = \underbrace{\mathrm{H}[\bar p] - \mathbb{E}_i \mathrm{H}[p_i]}
+    _{\text{epistemic}} + \underbrace{\mathbb{E}_i \mathrm{H}[p_i]}_{\text{aleatoric}}$$
 
     Attributes:
         probs: The probabilities of the mixture, classes last.
@@ -63,7 +61,7 @@ class ClassPrediction(NamedTuple):
     Source: Houlsby et al. 2011, "Bayesian Active Learning for Classification and Preference
     Learning" (BALD); Depeweg et al. 2018.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from purepyro.ensemble import ClassPrediction
         >>> probs = torch.tensor([[0.5, 0.5]])
@@ -87,7 +85,7 @@ def of_moments(means: Tensor, variances: Tensor) -> Prediction:
 
 
 def of_probabilities(probs: Tensor) -> ClassPrediction:
-    """The same for class probabilities, which stand along the last dimension."""
+    """The class probabilities and entropy of a mixture, from those of its parts; classes last."""
     mixed = probs.mean(0)
     aleatoric = _entropy(probs).mean(0)
     # Rounding alone makes it negative.

@@ -19,10 +19,11 @@ from .autoguide import (
     init_to_uniform,
     init_to_value,
 )
-from .losses._elbo import ELBO, ELBOParts, Trace_ELBO
+from .losses._elbo import ELBO, ELBOParts
 from .losses._enum import TraceEnum_ELBO
 from .losses._mean_field import TraceMeanField_ELBO
 from .losses._renyi import RenyiELBO
+from .losses._trace_elbo import Trace_ELBO
 from .losses._trace_graph import TraceGraph_ELBO
 from .predict._arviz import to_inference_data
 from .predict._log_likelihood import LogLikelihood

@@ -1,6 +1,6 @@
 """Random numbers as a function of an explicit key.
 
-Where to look: `_key`, `_derive` and `_draws` are what users call; `_bits` makes words and numbers
+Where to look: `_key`, `_derive` and `_draws` are what users call; `_bits` makes words and values
 of keys; `_mode` redirects torch's random functions to the versions in `_primitives`; `_sample`
 draws distributions, those that cannot be redirected by the versions in `_distributions`.
 """

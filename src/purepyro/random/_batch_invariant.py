@@ -1,4 +1,4 @@
-"""Versions of torch's functions whose bits do not depend on where in a tensor a number stands.
+"""Versions of torch's functions whose bits do not depend on where in a tensor a value stands.
 
 torch computes pow, sigmoid and softplus with other instructions at a tensor's end than in its
 middle, and groups the terms of a sum by the layout in memory; a draw under vmap would then differ
@@ -80,7 +80,7 @@ def softmax(input: Tensor, dim: int | None = None, *args: object, **named: objec
 
 
 def power(input: float | Tensor, exponent: float | Tensor) -> Tensor:
-    """`torch.pow`, in float64 inside for numbers of fewer bits."""
+    """`torch.pow`, computed in float64 for dtypes of fewer bits."""
     base = torch.as_tensor(input)
     if isinstance(exponent, int | float) and exponent in _EXACT:
         return torch.pow(base, exponent)
@@ -98,7 +98,7 @@ def _reflected(input: Tensor, base: float | Tensor) -> Tensor:
     return power(base, input)
 
 
-STEADY: Mapping[object, Callable[..., Tensor]] = MappingProxyType(
+BATCH_INVARIANT: Mapping[object, Callable[..., Tensor]] = MappingProxyType(
     {
         torch.sigmoid: sigmoid,
         Tensor.sigmoid: sigmoid,

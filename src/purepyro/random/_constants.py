@@ -1,4 +1,4 @@
-"""The numbers that define Philox4x32-10 and the layout of purepyro's streams."""
+"""The constants that define Philox4x32-10 and the layout of purepyro's streams."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from .._compat._transforms import outside_transforms, plain, readable
 from .._core._whole_numbers import whole
 from .._errors import DtypeError, ShapeError, SupportError, describe
 from ._bits import _host, _philox_operators
-from ._constants import MASK64
+from ._constants import MASK64, STREAMS
 from ._key import Key, as_key, check_key
 from ._reuse import consume
 
@@ -36,7 +36,7 @@ def split(key: Key, num: int = 2) -> Key:
         KeyTypeError: If `key` is no key.
         ShapeError: If `num` is not a positive integer.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> first, second = random.split(random.key(0))
         >>> random.split(random.key(0), 5).shape
@@ -62,7 +62,7 @@ def fold_in(key: Key, data: int | Tensor) -> Key:
     """A new key from a key and a number.
 
     The block of the key's stream at `offset + data`: its words 0 and 1 are the new seed, 2 and 3
-    the new offset. Different numbers give independent keys. Folding in does not use the key up.
+    the new offset. Different integers give independent keys. Folding in does not use the key up.
 
     Args:
         key: A key, or a stack of keys (*batch, 2).
@@ -77,7 +77,7 @@ def fold_in(key: Key, data: int | Tensor) -> Key:
         DtypeError: If `data` is no integer.
         SupportError: If it has more than 64 bits.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> key = random.key(0)
         >>> torch.equal(random.fold_in(key, 1), random.split(key, 3)[1])
@@ -111,7 +111,7 @@ def name_key(key: Key, name: str) -> Key:
     Returns:
         Keys, (*batch, 2).
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> key = random.key(0)
         >>> torch.equal(random.name_key(key, "weight"), random.name_key(key, "bias"))
@@ -154,6 +154,11 @@ def fold_in_integer(key: Key, data: int) -> Key:
             return as_key(torch.from_numpy(derived))
     counters = pairs[:, 1, None] + np.uint64(data & MASK64)
     return _host_keys(_host.expand(pairs[:, 0], counters), tuple(key.shape))
+
+
+def stream(key: Key, i: int) -> Key:
+    """Stream ``i`` within one random call: a key far from all that the call draws from its own."""
+    return fold_in_integer(key, STREAMS + i)
 
 
 def _fold_in_tensor(key: Key, data: Tensor) -> Key:

@@ -22,7 +22,7 @@ def bits(key: Key, *shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
         key: A key, or a stack of keys (*batch, 2) whose batch is the leading dimensions of `shape`:
             each key then draws its own slice from its own stream.
         *shape: The shape, as integers or as one tuple.
-        dtype: An integer dtype, int32 by default. 64-bit dtypes take two words a number, all others
+        dtype: An integer dtype, int32 by default. 64-bit dtypes take two words a value, all others
             the low bits of one 32-bit word.
 
     Returns:
@@ -32,7 +32,7 @@ def bits(key: Key, *shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
         KeyTypeError: If `key` is no key.
         ValueError: If the keys do not fit the shape, or `dtype` is no integer dtype.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> [hex(word) for word in random.bits(random.key(0), 4, dtype=torch.uint32).tolist()]
         ['0x6627e8d5', '0xe169c58d', '0xbc57ac4c', '0x9b00dbd8']
@@ -50,7 +50,7 @@ def uniform(
     high: float | Tensor = 1.0,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Uniform numbers in [low, high).
+    """Uniform values in [low, high).
 
     Args:
         key: A key, or a stack of keys, as for `bits`.
@@ -66,7 +66,7 @@ def uniform(
         KeyTypeError: If `key` is no key.
         ValueError: If the keys do not fit the shape, or `dtype` is no floating-point dtype.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> random.uniform(random.key(0), 2, 2, low=-1.0)
         tensor([[-0.6882, -0.1737],
@@ -88,7 +88,7 @@ def normal(
     std: float | Tensor = 1.0,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Normal numbers, `mean + std * z`.
+    """Normal values, `mean + std * z`.
 
     `normal(key, 3)` is a prefix of `normal(key, 8)`.
 
@@ -106,7 +106,7 @@ def normal(
         KeyTypeError: If `key` is no key.
         ValueError: If the keys do not fit the shape, or `dtype` is no floating-point dtype.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> random.normal(random.key(0), 3)
         tensor([ 0.9911, -0.9247, -0.6176])
@@ -149,7 +149,7 @@ def randint(
         ValueError: If the range is empty, outside `dtype`, or 2**28 and more, not a power of two,
             in a dtype of 32 bits or less (its bias would exceed 6 %).
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> random.randint(random.key(0), 5, high=10)
         tensor([1, 3, 8, 0, 4], dtype=torch.int32)
@@ -178,7 +178,7 @@ def permutation(key: Key, n: int) -> Tensor:
         KeyTypeError: If `key` is no key, or a stack of keys.
         ShapeError: If `n` is no integer, or negative.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> random.permutation(random.key(0), 5).sort().values
         tensor([0, 1, 2, 3, 4])

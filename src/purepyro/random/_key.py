@@ -42,7 +42,7 @@ def key(seed: int, *, device: torch.device | str | None = None) -> Key:
         KeyTypeError: If `seed` is not an integer.
         SupportError: If it is negative, or has more than 64 bits.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> random.key(0)
         tensor([0, 0])

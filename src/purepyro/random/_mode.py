@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
-from typing import Any, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeVar
 
 from torch.overrides import TorchFunctionMode
 
 from .._compat._function_modes import mode_depth, pop_modes, push_mode
 from .._compat._innermost import INNERMOST
-from ._batch_invariant import STEADY
+from ._batch_invariant import BATCH_INVARIANT
 from ._key import Key, check_key
 from ._primitives._composites import COMPOSITES, REPLACED, unchecked
 from ._primitives._table import KEYED
@@ -20,25 +20,18 @@ from ._source import KeySource
 T = TypeVar("T")
 
 
-Rewrite: TypeAlias = Callable[
-    [Callable[..., Any], Sequence[Any], Mapping[str, Any]], tuple[Sequence[Any], Mapping[str, Any]]
-]
-
-
 class KeyedRandom(TorchFunctionMode):
     """The mode behind `keyed`.
 
     Args:
         key: Where the first call draws from.
-        steady: Whether results are the same to the last bit under vmap.
-        rewrite: Other arguments for each function of torch that is called.
+        invariant: Whether a result has the same bits under vmap as alone.
     """
 
-    def __init__(self, key: Key, *, steady: bool = False, rewrite: Rewrite | None = None) -> None:
+    def __init__(self, key: Key, *, invariant: bool = False) -> None:
         super().__init__()
         self.source: KeySource = KeySource(key)
-        self.steady = steady
-        self._rewrite = rewrite
+        self.invariant = invariant
         # For each block that is under way: the mode around it, and how many torch had.
         self._outer: list[tuple[TorchFunctionMode | None, int]] = []
 
@@ -56,6 +49,10 @@ class KeyedRandom(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         self._leave(self._outer[-1])
 
+    def _is_innermost(self) -> bool:
+        """Whether no other function mode was put on since the block began."""
+        return bool(self._outer) and mode_depth() == self._outer[-1][1] + 1
+
     def _leave(self, outer: tuple[TorchFunctionMode | None, int]) -> None:
         pop_modes(outer[1])
         INNERMOST.mode = outer[0]
@@ -70,16 +67,14 @@ class KeyedRandom(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> object:
         named: Mapping[str, Any] = kwargs or {}
-        if self._rewrite is not None:
-            args, named = self._rewrite(func, args, named)
         handler = KEYED.get(func)
         if handler is not None:
             _refuse_generator(func, named)
             return handler(self.source, *args, **named)
-        if self.steady:
-            steady = STEADY.get(func)
-            if steady is not None:
-                return steady(*args, **named)
+        if self.invariant:
+            invariant = BATCH_INVARIANT.get(func)
+            if invariant is not None:
+                return invariant(*args, **named)
         if type(func) is FunctionType:
             return self._python(func, args, named)
         return func(*args, **named)
@@ -113,7 +108,7 @@ def keyed(key: Key) -> KeyedRandom:
         KeyTypeError: If `key` is no key, or a stack of keys.
         ValueError: Inside, if a call is given a `generator`, whose state is hidden from the key.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from purepyro import random
         >>> with random.keyed(random.key(0)):
@@ -140,19 +135,19 @@ class DrawingFrom:
     def __enter__(self) -> None:
         mode = INNERMOST.mode
         if isinstance(mode, KeyedRandom):
-            self._before: tuple[KeySource, bool] | None = mode.source, mode.steady
+            self._before: tuple[KeySource, bool] | None = mode.source, mode.invariant
             self._mode = mode
-            mode.source, mode.steady = self._source, True
+            mode.source, mode.invariant = self._source, True
         else:
             self._before = None
-            self._mode = KeyedRandom(self._source.key, steady=True)
+            self._mode = KeyedRandom(self._source.key, invariant=True)
             self._mode.__enter__()
 
     def __exit__(self, *error: object) -> None:
         if self._before is None:
             self._mode.__exit__(*error)
         else:
-            self._mode.source, self._mode.steady = self._before
+            self._mode.source, self._mode.invariant = self._before
 
 
 def current_source() -> KeySource:

@@ -27,7 +27,7 @@ def forbid_reuse() -> Iterator[None]:
     Raises:
         KeyReuseError: At the second consumption, naming the first.
 
-    Example:
+    Examples:
         >>> from purepyro import random
         >>> key = random.key(0)
         >>> with random.forbid_reuse():

@@ -44,7 +44,7 @@ def sample(key: Key, distribution: object, sample_shape: Sequence[int] = ()) -> 
         ShapeError: If `sample_shape` is no shape.
         UnsupportedDistributionError: If the distribution cannot be drawn from a key.
 
-    Example:
+    Examples:
         >>> import torch
         >>> import pyro.distributions as dist
         >>> from purepyro import random
@@ -72,9 +72,10 @@ def draw_distribution(key: Key, distribution: object, shape: Shape = ()) -> Tens
 
 def draw_from(source: KeySource, distribution: object, shape: Shape = ()) -> Tensor:
     """The draw of a distribution by the keys of a source."""
-    while _composed_of(_kind(distribution)) is of_base:  # a wrapper: no draw of its own
-        distribution = part(distribution, "base_dist")
     kind = _kind(distribution)
+    while _composed_of(kind) is of_base:  # a wrapper: no draw of its own
+        distribution = part(distribution, "base_dist")
+        kind = _kind(distribution)
     if kind in KEYLESS:
         return own_draw(distribution, shape, part_of=False)
     leaf = leaf_of(kind)
@@ -111,7 +112,7 @@ def _leaf_draw(leaf: Leaf, source: KeySource, distribution: object, shape: Shape
 
 @cache
 def leaf_of(kind: Hashable) -> Leaf | None:
-    """The keyed version of a distribution that is made of numbers only."""
+    """The keyed version of a distribution that is not made of other distributions."""
     reason = _entry(UNSUPPORTED, kind)
     if reason is not None:
         raise UnsupportedDistributionError(

@@ -14,6 +14,7 @@ from pyro import poutine
 from pyro.distributions import transforms
 from torch import Tensor
 
+from models import normal_normal as three
 from purepyro import Module, PyroParam, apply, constrain, init, random, trace
 from purepyro._errors import (
     DeclarationError,
@@ -69,13 +70,6 @@ def exact() -> tuple[Tensor, Tensor]:
     precision = x.mT @ x / NOISE**2 + torch.eye(2)
     covariance = precision.inverse()
     return covariance @ x.mT @ y / NOISE**2, covariance
-
-
-def three(y: Tensor) -> None:
-    """The normal-normal model with a known posterior."""
-    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
-    with pyro.plate("data", len(y)):
-        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
 
 
 # ---------------------------------------------------------------------------------------- the fits

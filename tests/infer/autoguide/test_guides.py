@@ -15,17 +15,14 @@ from pyro import poutine
 from pyro.infer import autoguide
 from torch import Tensor
 
-from models import regression, regression_data
+from models import GUIDES, regression, regression_data
 from purepyro import Module, apply, constrain, init, log_density, random, trace
 from purepyro._errors import DeclarationError, MissingNameError, ShapeError, SupportError
 from purepyro.infer import (
     AutoDelta,
-    AutoDiagonalNormal,
     AutoGuide,
     AutoIAFNormal,
     AutoLaplaceApproximation,
-    AutoLowRankMultivariateNormal,
-    AutoMultivariateNormal,
     AutoNormal,
     Trace_ELBO,
 )
@@ -53,15 +50,6 @@ MODELS: dict[str, tuple[Model, tuple[Tensor, ...]]] = {
     "pair": (pair, ()),
     "supports": (supports, ()),
     "regression": (regression(), regression_data()),
-}
-GUIDES: dict[str, Callable[[Model], AutoGuide[...]]] = {
-    "AutoDelta": AutoDelta,
-    "AutoNormal": AutoNormal,
-    "AutoDiagonalNormal": AutoDiagonalNormal,
-    "AutoMultivariateNormal": AutoMultivariateNormal,
-    "AutoLowRankMultivariateNormal": AutoLowRankMultivariateNormal,
-    "AutoLaplaceApproximation": AutoLaplaceApproximation,
-    "AutoIAFNormal": AutoIAFNormal,
 }
 JOINT = sorted(set(GUIDES) - {"AutoDelta", "AutoNormal"})
 

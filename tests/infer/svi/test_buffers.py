@@ -27,7 +27,7 @@ from purepyro.infer import (
     load,
     save,
 )
-from purepyro.infer.losses._elbo import LossOfParts
+from purepyro.infer.losses._elbo import DecomposedLoss
 
 KEY = random.key(0)
 X = 3.0 + 2.0 * random.normal(random.key(1), 60, 2)
@@ -144,7 +144,7 @@ def test_networks_that_a_plain_model_registers() -> None:
         Trace_ELBO(num_particles=3, chunk_size=2),
     ],
 )
-def test_particles_have_a_state_each_and_leave_their_mean(loss: LossOfParts) -> None:
+def test_particles_have_a_state_each_and_leave_their_mean(loss: DecomposedLoss) -> None:
     model = lift(norm(), dist.Normal(0.0, 1.0))
 
     def observed(x: Tensor) -> None:

@@ -17,8 +17,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
 import torchopt
@@ -26,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from models import normal_normal as model
 from models import regression, regression_data
 from purepyro import random
 from purepyro._core._trees import named_leaves
@@ -54,12 +53,6 @@ svi = SVI(model, AutoNormal(model), optim, frozen="linear.scale")
 state = load(f"{folder}/half.pt", like=svi.init(random.key(99), *data))
 save(f"{folder}/whole.pt", svi.run_from(state, 5, *data).state)
 """
-
-
-def model(y: Tensor) -> None:
-    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
-    with pyro.plate("data", len(y)):
-        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
 
 
 SVI_OF_MODEL = SVI(model, AutoNormal(model), torchopt.adam(0.1))

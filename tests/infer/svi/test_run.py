@@ -8,26 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, assert_type
 
 import attrs
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
 import torchopt
 from pyro.distributions import is_validation_enabled
 from torch import Tensor
 
+from models import normal_normal as model
 from purepyro import random
 from purepyro._errors import ShapeError
 from purepyro.infer import SVI, AutoNormal, SVIRecord, SVIRunResult, SVIState
 from purepyro.infer.svi._nonfinite import OnNonfinite
 
 Y = torch.tensor([1.0, 2.0, 6.0])
-
-
-def model(y: Tensor) -> None:
-    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
-    with pyro.plate("data", len(y)):
-        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
 
 
 def svi_with(

@@ -14,6 +14,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from models import normal_normal as unscaled
 from purepyro import random
 from purepyro._errors import DeclarationError, ShapeError
 from purepyro.infer import SVI, AutoNormal
@@ -30,13 +31,6 @@ def scaled(y: Tensor) -> None:
     """The full data set has ``ROWS`` rows, of which ``y`` is a part."""
     loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
     with pyro.plate("data", ROWS, subsample_size=len(y)):
-        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
-
-
-def unscaled(y: Tensor) -> None:
-    """The classic mistake: a batch is taken for all the data."""
-    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
-    with pyro.plate("data", len(y)):
         pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
 
 

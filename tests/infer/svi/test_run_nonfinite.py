@@ -14,6 +14,7 @@ import torchopt
 from pyro.distributions import is_validation_enabled
 from torch import Tensor
 
+from models import normal_normal as model
 from purepyro import random
 from purepyro._errors import DeclarationError, MissingNameError, SupportError
 from purepyro.infer import SVI, AutoNormal, Trace_ELBO
@@ -21,12 +22,6 @@ from purepyro.infer.svi._nonfinite import Batch, LossMonitor, StepRecord
 
 Y = torch.tensor([1.0, 2.0, 6.0])
 BAD = torch.tensor([1.0, torch.nan, 6.0])
-
-
-def model(y: Tensor) -> None:
-    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
-    with pyro.plate("data", len(y)):
-        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
 
 
 def weighted(y: Tensor, weight: Tensor) -> None:

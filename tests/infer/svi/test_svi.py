@@ -15,7 +15,7 @@ from pyro import poutine
 from pyro.distributions import constraints
 from torch import Tensor, nn
 
-from models import regression, regression_data
+from models import normal_normal, regression, regression_data
 from purepyro import Module, PyroParam, PyroSample, random, replace
 from purepyro._errors import (
     DeclarationError,
@@ -27,13 +27,6 @@ from purepyro._errors import (
 from purepyro.infer import SVI, AutoNormal, SVIState, Trace_ELBO, TraceEnum_ELBO
 
 Y = torch.tensor([1.0, 2.0, 6.0])
-
-
-def normal_normal(y: Tensor) -> None:
-    """A conjugate model: the posterior of ``loc`` is N(sum(y) / (n + 1), 1 / (n + 1))."""
-    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
-    with pyro.plate("data", len(y)):
-        pyro.sample("y", dist.Normal(loc, 1.0), obs=y)
 
 
 def tree(state: SVIState) -> Any:  # noqa: ANN401

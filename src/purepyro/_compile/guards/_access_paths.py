@@ -140,7 +140,7 @@ class Watch:
     """Whether values are what they were, found in one walk over all their ways.
 
     That is asked at every call of a compiled function, and so made for speed: what is not the very
-    same object counts as another, and how it differs is for :meth:`Seen.changed` to say.
+    same object counts as another, and how it differs is for ``Seen.changed()`` to say.
     """
 
     def __init__(self, values: Sequence[Seen]) -> None:

@@ -1,7 +1,7 @@
 r"""Operations that Inductor computes in another way than torch, written so that both agree.
 
 Its quotient rounded down is the quotient's floor, one too many at ``21 // 0.3``; its remainder is
-:math:`a - b \lfloor a / b \rfloor`, far off for a large quotient; its error function on the CPU has
+$a - b \lfloor a / b \rfloor$, far off for a large quotient; its error function on the CPU has
 an absolute error of 1e-7, and so none of the digits of ``erf(1e-7)``; zero times a tensor is zero,
 also where that is nan.
 """

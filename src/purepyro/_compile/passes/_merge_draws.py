@@ -1,6 +1,6 @@
 """Independent draws of a graph, made in one.
 
-Each draw is a node (:mod:`purepyro.random._bits._philox_operators`) that becomes some 150
+Each draw is a node (``purepyro.random._bits._philox_operators``) that becomes some 150
 operations. Nodes
 that do not wait for one another are joined: for a guide of any number of sites one node makes all
 keys, and one all numbers.

@@ -1,6 +1,6 @@
 """Parts of one tensor that are put side by side again.
 
-All draws of a step are one (:mod:`._merge_draws`), each site takes its part, and a loop gets the
+All draws of a step are one (``._merge_draws``), each site takes its part, and a loop gets the
 parts of all sites side by side: part by part that is a kernel for each site. And of four normal
 values that a block of Philox makes, sites with a single value use one.
 """

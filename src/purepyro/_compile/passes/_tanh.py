@@ -1,6 +1,6 @@
 r"""The hyperbolic tangent as a quotient of polynomials, three times as fast as the library's.
 
-.. math:: \tanh x \approx x \frac{P(x^2)}{Q(x^2)}, \qquad |x| \le 9.02,
+$$\tanh x \approx x \frac{P(x^2)}{Q(x^2)}, \qquad |x| \le 9.02,$$
 
 where beyond it is one in float32. The coefficients minimise the largest relative error, 2e-8, by
 repeated weighted least squares (Sanathanan and Koerner, 1963); rounding makes it 4e-7.

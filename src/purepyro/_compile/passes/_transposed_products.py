@@ -2,7 +2,7 @@
 
 A vector of the processor holds 8 or 16 numbers. A layer of 50 units leaves the last vector of each
 row nearly empty, and each row ends in a sum across a vector. With the rows of a batch along the
-vectors neither happens. So such a product is taken as :math:`(B^T A^T)^T`, and what is done to its
+vectors neither happens. So such a product is taken as $(B^T A^T)^T$, and what is done to its
 numbers one by one is done before it is turned back.
 """
 

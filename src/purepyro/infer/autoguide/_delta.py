@@ -23,10 +23,10 @@ P = ParamSpec("P")
 class AutoDelta(ModelGuide[P]):
     r"""A guide that is a point: its fit is the maximum a posteriori estimate.
 
-    .. math:: z = T(u), \quad \max_u \log p(x, T(u))
+    $$z = T(u), \quad \max_u \log p(x, T(u))$$
 
     The density is the one of constrained values, so the maximum does not depend on the transform
-    :math:`T`. Parameters are ``locs.<site>``, constrained to the site's support: what
+    $T$. Parameters are ``locs.<site>``, constrained to the site's support: what
     ``constrain`` returns is the estimate. Sites in plates keep their plates; of a subsampled plate
     the parameters are full and subsampled with it.
 
@@ -40,7 +40,7 @@ class AutoDelta(ModelGuide[P]):
 
     Source: ``pyro.infer.autoguide.AutoDelta``.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import apply, init, random
         >>> from purepyro.infer import AutoDelta, init_to_mean

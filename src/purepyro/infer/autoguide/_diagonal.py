@@ -21,9 +21,9 @@ P = ParamSpec("P")
 class AutoDiagonalNormal(JointGuide[P]):
     r"""A guide that is one normal vector with independent numbers, in unconstrained space.
 
-    .. math:: z = T(\mu + \sigma\,\epsilon), \quad \epsilon \sim N(0, I)
+    $$z = T(\mu + \sigma\,\epsilon), \quad \epsilon \sim N(0, I)$$
 
-    The law is that of :class:`AutoNormal`, with one auxiliary site for all. Parameters are
+    The law is that of ``AutoNormal``, with one auxiliary site for all. Parameters are
     ``locs.<site>`` and ``auto_scale``, one number for each of theirs, in the order of the sites.
 
     Args:
@@ -37,7 +37,7 @@ class AutoDiagonalNormal(JointGuide[P]):
 
     Source: ``pyro.infer.autoguide.AutoDiagonalNormal``, whose ``loc`` is our ``locs`` end to end.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import constrain, init, random
         >>> from purepyro.infer import AutoDiagonalNormal

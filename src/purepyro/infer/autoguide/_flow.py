@@ -129,10 +129,10 @@ def _with(transform: M, values: Mapping[str, Tensor]) -> M:
 class AutoNormalizingFlow(FlowGuide[P]):
     r"""A guide that is a normalising flow, in unconstrained space.
 
-    .. math:: z = T(\mu + f_\theta(\epsilon)), \quad \epsilon \sim N(0, I)
+    $$z = T(\mu + f_\theta(\epsilon)), \quad \epsilon \sim N(0, I)$$
 
-    Parameters are ``locs.<site>`` for :math:`\mu`, and ``auto_transform.<path>`` for
-    :math:`\theta`, the transform's own. These start as ``reset_parameters`` of its modules makes
+    Parameters are ``locs.<site>`` for $\mu$, and ``auto_transform.<path>`` for
+    $\theta$, the transform's own. These start as ``reset_parameters`` of its modules makes
     them under the key of ``init``; those without one start from the values they are built with.
 
     Args:
@@ -146,10 +146,10 @@ class AutoNormalizingFlow(FlowGuide[P]):
         DeclarationError: if the model has no latent site, a discrete one, one whose support moves,
             or one in a subsampled plate; if what ``init_transform_fn`` returns is no transform.
 
-    Source: ``pyro.infer.autoguide.AutoNormalizingFlow``, which has no :math:`\mu`; Rezende and
+    Source: ``pyro.infer.autoguide.AutoNormalizingFlow``, which has no $\mu$; Rezende and
     Mohamed 2015, "Variational Inference with Normalizing Flows".
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from pyro.distributions.transforms import planar
         >>> from purepyro import init, random
@@ -170,10 +170,10 @@ class AutoNormalizingFlow(FlowGuide[P]):
 class AutoIAFNormal(FlowGuide[P]):
     r"""A guide that is an inverse autoregressive flow, in unconstrained space.
 
-    .. math:: z = T(\mu + f_\theta(\epsilon)), \quad \epsilon \sim N(0, I)
+    $$z = T(\mu + f_\theta(\epsilon)), \quad \epsilon \sim N(0, I)$$
 
-    with :math:`f` a chain of affine autoregressive transforms. Parameters are as those of
-    :class:`AutoNormalizingFlow`. The model needs two latent numbers or more.
+    with $f$ a chain of affine autoregressive transforms. Parameters are as those of
+    ``AutoNormalizingFlow``. The model needs two latent numbers or more.
 
     Args:
         model: The model whose latent sites to fit.
@@ -182,12 +182,12 @@ class AutoIAFNormal(FlowGuide[P]):
         num_transforms: How many transforms to chain.
 
     Raises:
-        DeclarationError: as of :class:`AutoNormalizingFlow`.
+        DeclarationError: as of ``AutoNormalizingFlow``.
 
     Source: ``pyro.infer.autoguide.AutoIAFNormal``; Kingma et al. 2016, "Improving Variational
     Inference with Inverse Autoregressive Flow".
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import apply, init, random
         >>> from purepyro.infer import AutoIAFNormal

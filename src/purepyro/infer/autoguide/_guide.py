@@ -28,7 +28,7 @@ class AutoGuide(Module, Generic[P]):
 
     Source: ``pyro.infer.autoguide.AutoGuide``.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import init, random
         >>> from purepyro.infer import AutoNormal
@@ -50,7 +50,7 @@ class AutoGuide(Module, Generic[P]):
     def quantiles_in_run(
         self, levels: Tensor, *args: P.args, **kwargs: P.kwargs
     ) -> dict[str, Tensor]:
-        """What :meth:`quantiles` returns, computed inside a run. For guides to define."""
+        """What ``quantiles()`` returns, computed inside a run. For guides to define."""
         raise NotImplementedError
 
     def without_data(self) -> Self:
@@ -92,7 +92,7 @@ class AutoGuide(Module, Generic[P]):
     ) -> dict[str, Tensor]:
         """Quantiles of each latent site, by name: of the shape ``(len(quantiles), *site shape)``.
 
-        As for :meth:`median`, number by number in unconstrained space.
+        As for ``median()``, number by number in unconstrained space.
 
         Args:
             params: Unconstrained parameters by name.

@@ -33,7 +33,7 @@ class InitSite:
         name: The site's name.
         fn: Its prior, given the starting values of the sites before it.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import constrain, init, random
         >>> from purepyro.infer import AutoDelta, InitSite
@@ -71,7 +71,7 @@ def init_to_feasible(site: InitSite, key: Key) -> Tensor:
 
     Source: ``pyro.infer.autoguide.initialization``, as all of its kind here.
 
-    Example:
+    Examples:
         >>> import pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import InitSite, init_to_feasible
@@ -88,7 +88,7 @@ def init_to_sample(site: InitSite, key: Key) -> Tensor:
         site: The latent site.
         key: The draw depends on it.
 
-    Example:
+    Examples:
         >>> import pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import InitSite, init_to_sample
@@ -112,7 +112,7 @@ def init_to_uniform(
         key: The draw depends on it.
         radius: How far from zero.
 
-    Example:
+    Examples:
         >>> import pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import InitSite, init_to_uniform
@@ -155,7 +155,7 @@ def init_to_median(
     Raises:
         MissingNameError: if there is no median and ``fallback`` is None.
 
-    Example:
+    Examples:
         >>> import pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import InitSite, init_to_median
@@ -194,7 +194,7 @@ def init_to_mean(
     Raises:
         MissingNameError: if there is no mean and ``fallback`` is None.
 
-    Example:
+    Examples:
         >>> import pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import InitSite, init_to_mean
@@ -234,7 +234,7 @@ def init_to_value(
     Raises:
         MissingNameError: if a site has no value and ``fallback`` is None.
 
-    Example:
+    Examples:
         >>> import torch, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import InitSite, init_to_value

@@ -33,10 +33,10 @@ P = ParamSpec("P")
 class AutoLaplaceApproximation(JointGuide[P]):
     r"""A guide that is a point in unconstrained space, and becomes a normal law after the fit.
 
-    .. math:: u^* = \arg\max_u \log p(x, T(u)) + \log |T'(u)|, \quad
-        u \sim N(u^*, (-\nabla^2)^{-1})
+    $$u^* = \arg\max_u \log p(x, T(u)) + \log |T'(u)|, \quad
+    u \sim N(u^*, (-\nabla^2)^{-1})$$
 
-    Fit it as any guide, which finds :math:`u^*`; then :meth:`laplace_approximation` returns the
+    Fit it as any guide, which finds $u^*$; then ``laplace_approximation()`` returns the
     normal law. Parameters are ``locs.<site>``.
 
     Args:
@@ -51,7 +51,7 @@ class AutoLaplaceApproximation(JointGuide[P]):
     Source: ``pyro.infer.autoguide.AutoLaplaceApproximation``, whose ``loc`` is our ``locs`` end to
     end.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import init, random
         >>> from purepyro.infer import AutoLaplaceApproximation, init_to_feasible

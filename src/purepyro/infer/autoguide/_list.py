@@ -30,7 +30,7 @@ class AutoGuideList(AutoGuide[P]):
 
     Source: ``pyro.infer.autoguide.AutoGuideList``.
 
-    Example:
+    Examples:
         >>> import pyro, pyro.distributions as dist
         >>> from pyro import poutine
         >>> from purepyro import init, random

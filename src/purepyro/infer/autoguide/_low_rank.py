@@ -22,17 +22,17 @@ P = ParamSpec("P")
 class AutoLowRankMultivariateNormal(JointGuide[P]):
     r"""A guide that is one normal vector with a covariance of low rank, and a diagonal.
 
-    .. math:: z = T(u), \quad u \sim N(\mu, S (F F^\top + I) S), \quad S = \mathrm{diag}(\sigma)
+    $$z = T(u), \quad u \sim N(\mu, S (F F^\top + I) S), \quad S = \mathrm{diag}(\sigma)$$
 
-    Parameters are ``locs.<site>``; ``auto_scale``, the positive :math:`\sigma`; and
-    ``auto_cov_factor``, the :math:`F`, which starts from draws of the key. The last two are in the
+    Parameters are ``locs.<site>``; ``auto_scale``, the positive $\sigma$; and
+    ``auto_cov_factor``, the $F$, which starts from draws of the key. The last two are in the
     order of the sites.
 
     Args:
         model: The model whose latent sites to fit.
         init_loc_fn: Where each site starts, one of the ``init_to_...`` functions.
         init_scale: About the standard deviation to start from, in unconstrained space.
-        rank: The columns of :math:`F`; by default the square root of its rows, rounded.
+        rank: The columns of $F$; by default the square root of its rows, rounded.
 
     Raises:
         DeclarationError: if the model has no latent site, a discrete one, one whose support moves,
@@ -41,7 +41,7 @@ class AutoLowRankMultivariateNormal(JointGuide[P]):
     Source: ``pyro.infer.autoguide.AutoLowRankMultivariateNormal``, whose ``loc`` is our ``locs``
     end to end.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import init, random
         >>> from purepyro.infer import AutoLowRankMultivariateNormal

@@ -23,11 +23,12 @@ from ..._compat._plates import indices_of
 from ..._core._types import Values
 from ..._declare._fields import static
 from ..._errors import DeclarationError
-from ..._networks._run_context import given_params
+from ..._networks._run_context import given_params, param
 from ._guide import AutoGuide
 from ._init_locs import Start
 from ._initialization import Initializer, init_to_feasible
-from ._latents import Latent, Prototypes
+from ._latents import Latent
+from ._prototypes import Prototypes
 from ._without_data import declared_alone, is_declared_alone, takes
 
 P = ParamSpec("P")
@@ -129,7 +130,7 @@ class ModelGuide(AutoGuide[P]):
     ) -> Tensor:
         """The parameter ``name``; ``like`` says of which shape and dtype it must be."""
         init = start if given_params() is None else like
-        return pyro.param(self.path_of(name), init, constraint=constraint, event_dim=event_dim)
+        return param(self.path_of(name), init, constraint, event_dim)
 
 
 @contextmanager
@@ -158,9 +159,14 @@ class PlatesOfRun:
         """The rows of a plate, drawn if need be."""
         return indices_of(self._plate(frame))
 
-    @contextmanager
-    def around(self, latent: Latent, *, masked: bool = True) -> Iterator[None]:
+    def around(self, latent: Latent, *, masked: bool = True) -> AbstractContextManager[None]:
         """A block inside all plates of a site, and under its mask."""
+        if not latent.plates and (latent.mask is None or not masked):
+            return nullcontext()
+        return self._around(latent, masked=masked)
+
+    @contextmanager
+    def _around(self, latent: Latent, *, masked: bool) -> Iterator[None]:
         with ExitStack() as stack:
             for frame in latent.plates:
                 stack.enter_context(self._plate(frame))

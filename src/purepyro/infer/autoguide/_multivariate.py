@@ -21,10 +21,10 @@ P = ParamSpec("P")
 class AutoMultivariateNormal(JointGuide[P]):
     r"""A guide that is one normal vector with a full covariance, in unconstrained space.
 
-    .. math:: z = T(\mu + \mathrm{diag}(\sigma) L\,\epsilon), \quad \epsilon \sim N(0, I)
+    $$z = T(\mu + \mathrm{diag}(\sigma) L\,\epsilon), \quad \epsilon \sim N(0, I)$$
 
-    Parameters are ``locs.<site>``; ``auto_scale``, the positive :math:`\sigma`; and
-    ``auto_scale_tril``, the lower triangular :math:`L` with ones on its diagonal. The last two are
+    Parameters are ``locs.<site>``; ``auto_scale``, the positive $\sigma$; and
+    ``auto_scale_tril``, the lower triangular $L$ with ones on its diagonal. The last two are
     in the order of the sites.
 
     Args:
@@ -39,7 +39,7 @@ class AutoMultivariateNormal(JointGuide[P]):
     Source: ``pyro.infer.autoguide.AutoMultivariateNormal``, whose ``loc`` is our ``locs`` end to
     end.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import init, random
         >>> from purepyro.infer import AutoMultivariateNormal

@@ -23,9 +23,9 @@ P = ParamSpec("P")
 class AutoNormal(ModelGuide[P]):
     r"""A guide in which each latent site is independent and normal in unconstrained space.
 
-    .. math:: z = T(\mu + \sigma\,\epsilon), \quad \epsilon \sim N(0, I)
+    $$z = T(\mu + \sigma\,\epsilon), \quad \epsilon \sim N(0, I)$$
 
-    with :math:`T` the ``biject_to`` of the site's support. Parameters are ``locs.<site>`` and
+    with $T$ the ``biject_to`` of the site's support. Parameters are ``locs.<site>`` and
     ``scales.<site>``, the latter positive by a softplus. Sites in plates keep their plates; of a
     subsampled plate the parameters are full and subsampled with it.
 
@@ -41,7 +41,7 @@ class AutoNormal(ModelGuide[P]):
     Source: ``pyro.infer.autoguide.AutoNormal``; Kucukelbir et al. 2017, "Automatic Differentiation
     Variational Inference".
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import constrain, init, random
         >>> from purepyro.infer import AutoNormal
@@ -90,15 +90,14 @@ class AutoNormal(ModelGuide[P]):
     def _loc_scale(
         self, latent: Latent, plates: PlatesOfRun, start: Start, *, ordered: bool = True
     ) -> tuple[Tensor, Tensor]:
-        zeros, event_dim = latent.zeros(), latent.unconstrained_event_dim
-        width = torch.full_like(zeros, self.init_scale)
+        like, event_dim = latent.like(), latent.unconstrained_event_dim
         loc = self.param(
-            f"locs.{latent.name}", partial(start.loc, latent), zeros, event_dim=event_dim
+            f"locs.{latent.name}", partial(start.loc, latent), like, event_dim=event_dim
         )
         scale = self.param(
             f"scales.{latent.name}",
-            lambda: width,
-            width,
+            lambda: torch.full_like(latent.zeros(), self.init_scale),
+            like,
             constraint=constraints.softplus_positive,
             event_dim=event_dim,
         )

@@ -35,7 +35,7 @@ def declared_alone(model: Callable[..., object]) -> Callable[[], None] | None:
 
 
 def is_declared_alone(model: MethodType) -> bool:
-    """Whether a model is one that :func:`declared_alone` made."""
+    """Whether a model is one that ``declared_alone()`` made."""
     return model.__func__ is _read_declared
 
 

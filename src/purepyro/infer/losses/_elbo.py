@@ -1,58 +1,38 @@
-"""The evidence lower bound, as a pure function of parameters and a key."""
+"""The evidence lower bound, as a pure function of parameters and a key: what its kinds share."""
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
-from functools import reduce
-from operator import add
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, final
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import attrs
-import torch
 from torch import Tensor
 
-from ..._compat._distributions import (
-    both_masks,
-    is_delta,
-    is_factor,
-    log_prob,
-    own_mask,
-    says_rsample,
-)
-from ..._compat._plates import Plates, summed_to
-from ..._compat._pyro_guides import is_guide_messenger
 from ..._core._types import State, Values
 from ..._core._whole_numbers import as_int, as_int_or_none, whole
 from ..._errors import (
-    DeclarationError,
     DtypeError,
-    MissingNameError,
     ShapeError,
-    UnknownNameError,
     describe,
 )
 from ..._networks._state_axis import expand_state, reduce_state
 from ..._run._explained import explained
 from ..._run._mapping import How, check_how, over
-from ..._run._sites import Site
 from ...random import Key, split
 from ._model_and_guide import (
     BufferFlow,
     ModelGuidePair,
     PairSession,
-    feeds_model,
-    run_model_and_guide,
 )
 
 T = TypeVar("T")
 
 
 class ELBO(Protocol):
-    """What :class:`SVI` needs of a loss: a pure function of parameters and a key.
+    """What ``SVI`` needs of a loss: a pure function of parameters and a key.
 
-    Example:
+    Examples:
         >>> import pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import ELBO, Trace_ELBO
@@ -83,10 +63,10 @@ class ELBOParts(NamedTuple):
 
     Attributes:
         loss: What to minimise; the only part with a gradient.
-        log_likelihood: The estimate of :math:`\mathbb{E}_q[\log p(x | z)]`: the observed sites.
-        kl: The estimate of :math:`\mathrm{KL}(q(z) \,\|\, p(z))`: the latent sites.
+        log_likelihood: The estimate of $\mathbb{E}_q[\log p(x | z)]$: the observed sites.
+        kl: The estimate of $\mathrm{KL}(q(z) \,\|\, p(z))$: the latent sites.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import Trace_ELBO
@@ -138,7 +118,7 @@ def _check_kl_weight(_: object, field: attrs.Attribute[Any], weight: object) -> 
         )
 
 
-class LossOfParts(ABC):
+class DecomposedLoss(ABC):
     """A loss that comes with its parts."""
 
     # Whether discrete sites that the guide does not have are summed out.
@@ -177,7 +157,7 @@ class LossOfParts(ABC):
         *args: Any,
         **kwargs: Any,
     ) -> ELBOParts:
-        """The loss and what it is made of; arguments as for :meth:`loss`."""
+        """The loss and what it is made of; arguments as for ``loss()``."""
         return self._estimate(ModelGuidePair(model, guide, params, args, kwargs), key, None)[0]
 
     def loss_with_state(
@@ -194,10 +174,10 @@ class LossOfParts(ABC):
         """The loss, and the buffers of the networks in model and guide after the runs.
 
         Args:
-            model: As for :meth:`loss`.
-            guide: As for :meth:`loss`.
-            params: As for :meth:`loss`.
-            key: As for :meth:`loss`.
+            model: As for ``loss()``.
+            guide: As for ``loss()``.
+            params: As for ``loss()``.
+            key: As for ``loss()``.
             state: The buffers before the runs, by name; such as ``SVIState.buffers``.
             *args: Arguments of both.
             **kwargs: The same, by name.
@@ -214,7 +194,7 @@ class LossOfParts(ABC):
         """The loss with its parts, and the buffers after it, which start from ``state``."""
 
 
-class ParticleLoss(LossOfParts, Generic[T]):
+class ParticleLoss(DecomposedLoss, Generic[T]):
     """A loss of independent particles, each with a draw of the guide for itself.
 
     Its subclasses say what comes of one particle, and what the loss of all of them is. Particles
@@ -295,295 +275,3 @@ class ParticleELBO(ParticleLoss[ELBOParts]):
     def _weighted(self, kl: Tensor) -> Tensor:
         plain = isinstance(self.kl_weight, int | float) and self.kl_weight == 1
         return kl if plain else self.kl_weight * kl
-
-
-@final
-@attrs.frozen
-class Trace_ELBO(ParticleELBO):
-    r"""The negative evidence lower bound, estimated from samples of the guide.
-
-    .. math:: -\mathbb{E}_{q(z)}[\log p(x | z)] + \beta \, \mathrm{KL}(q(z) \,\|\, p(z))
-
-    Gradients flow through reparameterised draws; a site without them (a discrete one) gets the
-    score-function estimator, Rao-Blackwellised over plates as in Pyro.
-
-    Attributes:
-        num_particles: How many draws of the guide to average over. They are a ``vmap`` over keys;
-            a single particle uses the key itself.
-        chunk_size: How many particles to hold in memory at once; ``None``: all.
-        kl_weight: The factor :math:`\beta` of the KL term, a number or a 0-d tensor. Annealing is
-            a new loss at each step: nothing is traced anew if the weight comes as a tensor.
-        map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
-            takes what ``vmap`` cannot, such as branches on values; the draws are the same.
-
-    Source: ``pyro.infer.Trace_ELBO``; Ranganath et al. 2014, "Black Box Variational Inference".
-
-    Example:
-        >>> import attrs, torch, torchopt, pyro, pyro.distributions as dist
-        >>> from purepyro import random
-        >>> from purepyro.infer import SVI, AutoNormal, Trace_ELBO
-        >>> def model():
-        ...     pyro.sample("z", dist.Normal(0.0, 1.0))
-        >>> Trace_ELBO(num_particles=10).loss(model, model, {}, random.key(0)).abs()  # q is p
-        tensor(0.)
-
-        The weight of the KL term as an argument of a step:
-
-        >>> def model():
-        ...     z = pyro.sample("z", dist.Normal(0.0, 1.0))
-        ...     pyro.sample("x", dist.Normal(z, 1.0), obs=torch.tensor(1.0))
-        >>> svi = SVI(model, AutoNormal(model), torchopt.adam(0.1))
-        >>> def step(state, weight):
-        ...     return attrs.evolve(svi, loss=Trace_ELBO(kl_weight=weight)).step(state)
-        >>> state = svi.init(random.key(0))
-        >>> for weight in torch.linspace(0.0, 1.0, 5):
-        ...     state, loss = step(state, weight)
-        >>> state.step
-        tensor(5)
-    """
-
-    def _particle(self, session: PairSession, key: Key) -> ELBOParts:
-        model_sites, guide_sites = run_matched(session, key)
-        log_p, log_q = log_densities(model_sites), guide_densities(model_sites, guide_sites)
-        log_likelihood, kl = split_parts(model_sites, log_p, log_q)
-        scored = scored_sites(guide_sites)
-        if not scored:
-            return self._parts(log_likelihood, kl, None)
-        costs = {name: self._cost(model_sites[name], log_p[name]) for name in log_p}
-        entropies = {name: self._weighted(density) for name, density in log_q.items()}
-        rewards = [(model_sites[name].plates, cost.detach()) for name, cost in costs.items()]
-        rewards += [(guide_sites[name].plates, -q.detach()) for name, q in entropies.items()]
-        surrogate = total(costs) - total({n: q for n, q in entropies.items() if n not in scored})
-        for name in scored:
-            surrogate = surrogate + score_term(guide_sites[name], rewards)
-        return self._parts(log_likelihood, kl, surrogate)
-
-    def _cost(self, site: Site, log_density: Tensor) -> Tensor:
-        return self._weighted(log_density) if site.kind == "latent" else log_density
-
-
-def run_matched(
-    session: PairSession, key: Key, guide: Callable[..., object] | None = None
-) -> tuple[dict[str, Site], dict[str, Site]]:
-    """The sites of the model at the guide's values, and of the guide, which fits the model.
-
-    Args:
-        session: The model and its guide.
-        key: The key of both runs.
-        guide: The session's guide as it is to be run, if that is wrapped.
-    """
-    model_sites, guide_sites = run_model_and_guide(session, key, guide)
-    guide_sites = own_sites(session.guide, guide_sites)
-    _check_match(model_sites, guide_sites, set())
-    _warn_of_marks(model_sites, guide_sites)
-    return model_sites, guide_sites
-
-
-def run_scored(
-    pair: ModelGuidePair, key: Key, *, sums_out: bool
-) -> tuple[dict[str, Site], dict[str, Site]]:
-    """The same for a first look, with all sites scored while their transforms remember them.
-
-    Where a loss ``sums_out`` discrete sites, the guide may do without them.
-    """
-    with (session := PairSession(pair, key, BufferFlow(strict=False))), session:
-        model_sites, guide_sites = run_model_and_guide(session, key)
-        for site in (*guide_sites.values(), *model_sites.values()):
-            if site.kind != "subsample":
-                site.log_density()
-    _refuse_swapped(model_sites, guide_sites)
-    guide_sites = own_sites(session.guide, guide_sites)
-    discrete = {
-        name
-        for name, site in model_sites.items()
-        if getattr(site.fn, "has_enumerate_support", False)
-    }
-    _check_match(model_sites, guide_sites, discrete if sums_out else set())
-    return model_sites, guide_sites
-
-
-def own_sites(guide: Callable[..., object], sites: Mapping[str, Site]) -> dict[str, Site]:
-    """The sites of a guide's run that are the guide's: its draws, and corrections by factors.
-
-    What it observes draws nothing, so it is no part of the density of its draws, and counted as one
-    it would take the bound below the evidence. A guide of Pyro's that runs the model itself meets
-    the model's data and factors on its way.
-
-    Raises:
-        DeclarationError: if a factor does not say of which draws it is, or looks like an
-            observation.
-    """
-    messenger = is_guide_messenger(guide)
-    own: dict[str, Site] = {}
-    for name, site in sites.items():
-        if site.kind in ("latent", "subsample"):
-            own[name] = site
-        elif site.kind == "factor" and not messenger:
-            if is_factor(site.fn):
-                _check_factor(site)
-                own[name] = site
-            elif is_delta(site.fn):
-                raise DeclarationError(
-                    f"The guide's site {name!r} is an observed Delta, which draws nothing, so its "
-                    "log_density would not count. Write pyro.factor"
-                    f"({name!r}, log_density, has_rsample=True) for a correction of log q."
-                )
-    return own
-
-
-def _check_factor(site: Site) -> None:
-    if not says_rsample(site.fn):
-        raise DeclarationError(
-            f"The guide's pyro.factor({site.name!r}, ...) does not say has_rsample. In a guide a "
-            "factor is added to log q, such as the Jacobian of a transformed draw, so it is seldom "
-            "what a model's factor is. Write has_rsample=True if it comes from reparameterised "
-            "draws, has_rsample=False if not; the gradient is right with both. If the guide runs "
-            f"the model's code, hide it: poutine.block(guide, hide=[{site.name!r}])."
-        )
-
-
-def check_rows(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> None:
-    """Refuse draws for a subsample of rows that the model does not know of."""
-    for name, site in guide_sites.items():
-        own = {frame.name for frame in site.plates if guide_sites.get(frame.name) is not None}
-        if own and feeds_model(site) and name in model_sites:
-            lost = sorted(own - {frame.name for frame in model_sites[name].plates})
-            if lost:
-                raise UnknownNameError(
-                    f"The guide draws the site {name!r} in the subsampled plate {lost[0]!r}, and "
-                    "the model in none of this name, so it cannot take the same rows. Give the "
-                    "plate the same name in both."
-                )
-
-
-def _check_match(
-    model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site], optional: set[str]
-) -> None:
-    """Refuse a guide whose sites are not the model's latent ones, but for the ``optional``."""
-    latent = {name for name, site in model_sites.items() if site.kind == "latent"}
-    drawn = {n for n, s in guide_sites.items() if feeds_model(s) and s.kind != "subsample"}
-    drawn |= latent & optional
-    if latent == drawn:
-        check_rows(model_sites, guide_sites)
-        return
-    missing, extra = sorted(latent - drawn), sorted(drawn - latent)
-    if missing:
-        marked = [name for name in missing if model_sites[name].marked]
-        hint = f" {marked} are marked for enumeration: TraceEnum_ELBO sums them out." * bool(marked)
-        raise MissingNameError(
-            f"The guide has no site for the model's latent {missing}, so their posterior would be "
-            "their prior. Add pyro.sample statements of these names to the guide; if they should "
-            f"be observed, pass the data.{hint}{why_not_drawn(missing, guide_sites)}"
-        )
-    raise UnknownNameError(
-        f"The guide has the sites {extra}, which are not latent in the model; its latent ones are "
-        f"{sorted(latent)}. Rename them, or mark them as the guide's own by "
-        'pyro.sample(..., infer={"is_auxiliary": True}).'
-    )
-
-
-def why_not_drawn(missing: Iterable[str], guide_sites: Mapping[str, Site]) -> str:
-    """What to say of guide's sites that have the names of missing ones."""
-    marked = [name for name in missing if name in guide_sites and guide_sites[name].auxiliary]
-    if not marked:
-        return ""
-    return f" The guide's own {marked} are marked is_auxiliary: leave out that mark."
-
-
-def _warn_of_marks(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> None:
-    """Warn of marks for enumeration, of which no loss but one takes notice."""
-    marked = [
-        name
-        for sites in (model_sites, guide_sites)
-        for name, site in sites.items()
-        if site.marked and site.kind == "latent"
-    ]
-    if marked:
-        warnings.warn(
-            f"The sites {sorted(set(marked))} are marked for enumeration, but this loss draws "
-            "them. Use TraceEnum_ELBO to sum them out, or leave the marks out.",
-            UserWarning,
-            stacklevel=2,
-        )
-
-
-def scored_sites(guide_sites: Mapping[str, Site]) -> list[str]:
-    """The names of the guide's draws that are not reparameterised."""
-    return [n for n, s in guide_sites.items() if s.kind == "latent" and not s.fn.has_rsample]
-
-
-def score_term(site: Site, rewards: Iterable[tuple[Plates, Tensor]]) -> Tensor:
-    """The score of a site times what comes of its draw, in the site's own plates.
-
-    The score is neither scaled nor masked: the rewards are.
-    """
-    score = log_prob(site.fn, site.value)
-    return (summed_to(site.plates, rewards) * score).sum()
-
-
-def _refuse_swapped(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> None:
-    by_model, by_guide = (
-        {site.name for site in sites.values() if site.kind == "observed"}
-        for sites in (model_sites, guide_sites)
-    )
-    if by_guide and not by_model:
-        raise DeclarationError(
-            f"The guide observes data, {sorted(by_guide)}, and the model none, so they seem to be "
-            "in each other's place. The order is SVI(model, guide, optim, loss)."
-        )
-
-
-def guide_densities(
-    model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]
-) -> dict[str, Tensor]:
-    """The log density of every site of the guide that counts in the bound.
-
-    A site that the model masks out is no part of the model there, so what the guide draws for it
-    does not count. Nor does a draw of the guide's own that no ``Delta`` site carries on: the bound
-    is then the mean, over these draws, of the bounds of the guide that has them.
-    """
-    return {
-        name: _masked_like(guide_sites[name], model_sites.get(name)).log_density()
-        for name in counted(guide_sites)
-    }
-
-
-def counted(guide_sites: Mapping[str, Site]) -> list[str]:
-    """The names of the guide's sites that count in the bound, see :func:`guide_densities`."""
-    carried = any(is_delta(s.fn) for s in guide_sites.values() if feeds_model(s))
-    return [
-        name
-        for name, site in guide_sites.items()
-        if site.kind == "factor" or (site.kind == "latent" and (carried or not site.auxiliary))
-    ]
-
-
-def _masked_like(site: Site, model_site: Site | None) -> Site:
-    """A guide's site, masked where the model's is."""
-    if model_site is None or model_site.kind != "latent" or site.own_mask:
-        return site
-    inner = own_mask(model_site.fn)
-    # A prior that is masked as a whole, .mask(False), is a flat one, whose value counts elsewhere.
-    inner = inner if isinstance(inner, Tensor) else None
-    mask = both_masks(site.mask, model_site.mask, inner)
-    return site if mask is site.mask else attrs.evolve(site, mask=mask)
-
-
-def log_densities(sites: Mapping[str, Site]) -> dict[str, Tensor]:
-    """The log density of every site but the indices of plates."""
-    return {s.name: s.log_density() for s in sites.values() if s.kind != "subsample"}
-
-
-def split_parts(
-    model_sites: Mapping[str, Site], log_p: Mapping[str, Tensor], log_q: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor]:
-    """The log likelihood, from the sites that are not latent, and the KL term, from the others."""
-    latent = {name: p for name, p in log_p.items() if model_sites[name].kind == "latent"}
-    other = {name: p for name, p in log_p.items() if name not in latent}
-    return total(other), total(log_q) - total(latent)
-
-
-def total(log_densities: Mapping[str, Tensor]) -> Tensor:
-    """The sum over all sites and all their elements."""
-    sums = [each.sum() if each.dim() else each for each in log_densities.values()]
-    return reduce(add, sums) if sums else torch.zeros(())

@@ -27,14 +27,9 @@ from ..._errors import (
 from ..._run._sites import Site
 from ...random import Key, name_key
 from ._contraction import Enumerated, Marginal, draws, expectations, marginals, packed_up
-from ._elbo import (
-    ELBOParts,
-    ParticleELBO,
-    check_rows,
-    counted,
-    own_sites,
-    why_not_drawn,
-)
+from ._densities import counted
+from ._elbo import ELBOParts, ParticleELBO
+from ._matching import check_rows, own_sites, why_not_drawn
 from ._model_and_guide import (
     BufferFlow,
     ModelGuidePair,
@@ -59,8 +54,8 @@ def _check_nesting(_: object, field: attrs.Attribute[int | None], count: int | N
 class TraceEnum_ELBO(ParticleELBO):
     r"""The negative evidence lower bound, with discrete sites summed out exactly.
 
-    .. math:: -\mathbb{E}_{q(z)} \Big[\log \sum_k p(x, k | z)\Big]
-        + \beta \, \mathrm{KL}(q(z) \,\|\, p(z))
+    $$-\mathbb{E}_{q(z)} \Big[\log \sum_k p(x, k | z)\Big]
+    + \beta \, \mathrm{KL}(q(z) \,\|\, p(z))$$
 
     Mark the sites by ``pyro.infer.config_enumerate``, or by ``infer={"enumerate": "parallel"}``.
     One that only the model has is summed out inside of the logarithm; one that the guide has too is
@@ -71,8 +66,8 @@ class TraceEnum_ELBO(ParticleELBO):
         num_particles: How many draws of the guide to average over. They are a ``vmap`` over keys;
             a single particle uses the key itself.
         chunk_size: How many particles to hold in memory at once; ``None``: all.
-        kl_weight: The factor :math:`\beta` of the KL term of the guide's sites, a number or a 0-d
-            tensor; to anneal it, see :class:`Trace_ELBO`. What is summed out inside of the
+        kl_weight: The factor $\beta$ of the KL term of the guide's sites, a number or a 0-d
+            tensor; to anneal it, see ``Trace_ELBO``. What is summed out inside of the
             logarithm counts as likelihood, and so does the prior of a site that depends on it.
         map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
             takes what ``vmap`` cannot, such as branches on values; the draws are the same.
@@ -82,7 +77,7 @@ class TraceEnum_ELBO(ParticleELBO):
     Source: ``pyro.infer.TraceEnum_ELBO``; Obermeyer et al. 2019, "Tensor Variable Elimination for
     Plated Factor Graphs"; Foerster et al. 2018, "DiCE".
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from pyro.infer import config_enumerate
@@ -116,7 +111,7 @@ class TraceEnum_ELBO(ParticleELBO):
         """Draws all sites that the model alone has, and that are summed out, from their posterior.
 
         They are drawn together, given the data and the guide's draws, which are those of
-        :meth:`loss` with this key. More draws are a ``torch.vmap`` over keys.
+        ``loss()`` with this key. More draws are a ``torch.vmap`` over keys.
 
         Args:
             model: Any model that ``apply`` takes.
@@ -134,7 +129,7 @@ class TraceEnum_ELBO(ParticleELBO):
             DeclarationError: if no site is summed out, the guide enumerates one, or there are
                 several particles.
 
-        Example:
+        Examples:
             >>> import torch, pyro, pyro.distributions as dist
             >>> from purepyro import random
             >>> from pyro.infer import config_enumerate
@@ -164,14 +159,14 @@ class TraceEnum_ELBO(ParticleELBO):
         """The posterior of each site that is summed out: the responsibilities of a mixture.
 
         Each distribution is of its site alone, given the data and the guide's draws; arguments and
-        errors as for :meth:`sample_posterior`. Under ``torch.vmap`` return tensors of them, such as
+        errors as for ``sample_posterior()``. Under ``torch.vmap`` return tensors of them, such as
         ``.probs``.
 
         Returns:
             For each site a ``Bernoulli``, ``OneHotCategorical`` or ``Categorical``, as it was, or
             one of the last over the values 0, 1, 2, ... for a ``Binomial``.
 
-        Example:
+        Examples:
             >>> import torch, pyro, pyro.distributions as dist
             >>> from purepyro import random
             >>> from pyro.infer import config_enumerate

@@ -14,7 +14,9 @@ from ..._compat._distributions import kl_divergence, scale_and_mask
 from ..._errors import DeclarationError
 from ..._run._sites import Site
 from ...random import Key
-from ._elbo import ELBOParts, ParticleELBO, guide_densities, run_matched
+from ._densities import guide_densities
+from ._elbo import ELBOParts, ParticleELBO
+from ._matching import run_matched
 from ._model_and_guide import PairSession
 
 
@@ -23,8 +25,8 @@ from ._model_and_guide import PairSession
 class TraceMeanField_ELBO(ParticleELBO):
     r"""The negative evidence lower bound, with analytic KL divergences where these are known.
 
-    .. math:: -\mathbb{E}_{q(z)}[\log p(x | z)]
-        + \beta \sum_i \mathbb{E}_q[\mathrm{KL}(q(z_i) \,\|\, p(z_i | \mathrm{pa}(z_i)))]
+    $$-\mathbb{E}_{q(z)}[\log p(x | z)]
+    + \beta \sum_i \mathbb{E}_q[\mathrm{KL}(q(z_i) \,\|\, p(z_i | \mathrm{pa}(z_i)))]$$
 
     A site whose pair of distributions has no known divergence is estimated from its draw. Right if
     no parent of a site in the model depends on this site in the guide, as in a mean-field guide;
@@ -34,15 +36,15 @@ class TraceMeanField_ELBO(ParticleELBO):
         num_particles: How many draws of the guide to average over. They are a ``vmap`` over keys;
             a single particle uses the key itself.
         chunk_size: How many particles to hold in memory at once; ``None``: all.
-        kl_weight: The factor :math:`\beta` of the KL term, a number or a 0-d tensor; to anneal it,
-            see :class:`Trace_ELBO`.
+        kl_weight: The factor $\beta$ of the KL term, a number or a 0-d tensor; to anneal it,
+            see ``Trace_ELBO``.
         map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
             takes what ``vmap`` cannot, such as branches on values; the draws are the same.
 
     Source: ``pyro.infer.TraceMeanField_ELBO``; Kingma and Welling 2014, "Auto-Encoding Variational
     Bayes", equation 7.
 
-    Example:
+    Examples:
         >>> import pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import TraceMeanField_ELBO

@@ -54,7 +54,7 @@ class ModelGuidePair(NamedTuple):
 
 
 class PairSession(Session):
-    """The session of a model and its guide; see :class:`Session` for how it is entered.
+    """The session of a model and its guide; see ``Session`` for how it is entered.
 
     Args:
         pair: The two, with what they are given.
@@ -113,8 +113,8 @@ def run_model_and_guide(
         key: The key of both runs, so that they draw the same subsample of a plate.
         guide: The guide to run, if it is another than the session's, such as that one wrapped.
     """
-    guided = session.run_guide(key) if guide is None else session.run(guide, key)
-    modelled = session.run_model(key, values_for_model(guided.sites))
+    guided = session.run(session.guide if guide is None else guide, key)
+    modelled = session.run(session.model, key, values_for_model(guided.sites))
     return modelled.sites, guided.sites
 
 

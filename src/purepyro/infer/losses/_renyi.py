@@ -16,18 +16,9 @@ from ..._errors import DeclarationError, DtypeError, describe
 from ..._run._mapping import How, check_how
 from ..._run._sites import Site
 from ...random import Key
-from ._elbo import (
-    ELBOParts,
-    ParticleLoss,
-    check_chunk_size,
-    check_num_particles,
-    counted,
-    guide_densities,
-    log_densities,
-    run_matched,
-    scored_sites,
-    split_parts,
-)
+from ._densities import counted, guide_densities, log_densities, scored_sites, split_terms
+from ._elbo import ELBOParts, ParticleLoss, check_chunk_size, check_num_particles
+from ._matching import run_matched
 from ._model_and_guide import PairSession
 
 
@@ -59,8 +50,8 @@ class _Particle(NamedTuple):
 class RenyiELBO(ParticleLoss[_Particle]):
     r"""Minus Renyi's variational bound of order alpha, from samples of the guide.
 
-    .. math:: -\frac{1}{1 - \alpha} \log \frac{1}{K} \sum_{k=1}^K
-        \left(\frac{p(x, z_k)}{q(z_k)}\right)^{1 - \alpha}, \qquad z_k \sim q
+    $$-\frac{1}{1 - \alpha} \log \frac{1}{K} \sum_{k=1}^K
+    \left(\frac{p(x, z_k)}{q(z_k)}\right)^{1 - \alpha}, \qquad z_k \sim q$$
 
     With ``alpha=0`` the bound of the importance weighted autoencoder; towards 1 the evidence lower
     bound. Plates that hold all sites of model and guide are rows of their own, each with its own
@@ -70,19 +61,19 @@ class RenyiELBO(ParticleLoss[_Particle]):
 
     Attributes:
         alpha: The order, any finite number but 1.
-        num_particles: The number :math:`K` of draws of the guide. They are a ``vmap`` over keys; a
+        num_particles: The number $K$ of draws of the guide. They are a ``vmap`` over keys; a
             single particle uses the key itself.
         chunk_size: How many particles to hold in memory at once; ``None``: all.
         map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
             takes what ``vmap`` cannot, such as branches on values; the draws are the same.
 
-    There is no KL term to weigh. Of :meth:`parts`, ``log_likelihood`` and ``kl`` are plain means
+    There is no KL term to weigh. Of ``parts()``, ``log_likelihood`` and ``kl`` are plain means
     over the particles, to watch; they do not add up to the loss.
 
     Source: ``pyro.infer.RenyiELBO``; Li and Turner 2016, "Renyi Divergence Variational Inference";
     Burda, Grosse and Salakhutdinov 2016, "Importance Weighted Autoencoders".
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import RenyiELBO
@@ -139,7 +130,7 @@ class RenyiELBO(ParticleLoss[_Particle]):
         if self.num_particles > 1:
             _check_subsamples(model_sites, rows)
         log_p, log_q = log_densities(model_sites), guide_densities(model_sites, guide_sites)
-        parts = split_parts(model_sites, log_p, log_q)
+        parts = split_terms(model_sites, log_p, log_q)
         scale = _common_scale(model_sites, guide_sites, rows)
         if isinstance(scale, Tensor) or scale != 1.0:
             model_sites, guide_sites = _without(scale, model_sites), _without(scale, guide_sites)

@@ -13,16 +13,9 @@ from ..._compat._plates import Plates
 from ..._errors import DeclarationError
 from ..._run._sites import Site
 from ...random import Key
-from ._elbo import (
-    ELBOParts,
-    ParticleELBO,
-    guide_densities,
-    log_densities,
-    run_matched,
-    score_term,
-    scored_sites,
-    split_parts,
-)
+from ._densities import guide_densities, log_densities, score_term, scored_sites, split_terms
+from ._elbo import ELBOParts, ParticleELBO
+from ._matching import run_matched
 from ._model_and_guide import PairSession
 from ._provenance import Marking, Provenance
 
@@ -32,29 +25,29 @@ from ._provenance import Marking, Provenance
 class TraceGraph_ELBO(ParticleELBO):
     r"""The negative evidence lower bound, with fewer costs for each score.
 
-    .. math:: -\mathbb{E}_{q(z)}[\log p(x | z)] + \beta \, \mathrm{KL}(q(z) \,\|\, p(z))
+    $$-\mathbb{E}_{q(z)}[\log p(x | z)] + \beta \, \mathrm{KL}(q(z) \,\|\, p(z))$$
 
-    The value is that of :class:`Trace_ELBO`. In its gradient the score of a site that is not
+    The value is that of ``Trace_ELBO``. In its gradient the score of a site that is not
     reparameterised is multiplied only by the costs that depend on the site's draw, in the site's
     own plates, so the noise is less where there are several such sites.
 
     What depends on a draw is seen by following tensors through torch functions. Python numbers
     (``if k.item() > 0``), a ``torch.autograd.Function`` of one's own and a ``torch.vmap`` inside of
-    the model hide a dependence, and the gradient would lack its cost: use :class:`Trace_ELBO`.
+    the model hide a dependence, and the gradient would lack its cost: use ``Trace_ELBO``.
 
     Attributes:
         num_particles: How many draws of the guide to average over. They are a ``vmap`` over keys;
             a single particle uses the key itself.
         chunk_size: How many particles to hold in memory at once; ``None``: all.
-        kl_weight: The factor :math:`\beta` of the KL term, a number or a 0-d tensor; to anneal it,
-            see :class:`Trace_ELBO`.
+        kl_weight: The factor $\beta$ of the KL term, a number or a 0-d tensor; to anneal it,
+            see ``Trace_ELBO``.
         map: ``"vmap"``: particles run as one. ``"loop"``: one after the other, which is slower and
             takes what ``vmap`` cannot, such as branches on values; the draws are the same.
 
     Source: ``pyro.infer.TraceGraph_ELBO``, without its baselines; Schulman et al. 2015, "Gradient
     Estimation Using Stochastic Computation Graphs".
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import init, random
         >>> from purepyro.infer import Trace_ELBO, TraceGraph_ELBO
@@ -81,7 +74,7 @@ class TraceGraph_ELBO(ParticleELBO):
             model_sites, guide_sites = run_matched(session, key, marked)
             log_p, log_q = log_densities(model_sites), guide_densities(model_sites, guide_sites)
             sources = {id(d): provenance.of(d) for d in (*log_p.values(), *log_q.values())}
-        log_likelihood, kl = split_parts(model_sites, log_p, log_q)
+        log_likelihood, kl = split_terms(model_sites, log_p, log_q)
         scored = scored_sites(guide_sites)
         if not scored:
             return self._parts(log_likelihood, kl, None)

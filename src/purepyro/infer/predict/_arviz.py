@@ -41,7 +41,7 @@ def to_inference_data(
     Args:
         posterior: Draws of latent and deterministic sites, each of shape ``(num_samples, ...)``.
         posterior_predictive: Draws of the data, at the data's own inputs.
-        log_likelihood: What :class:`LogLikelihood` returns.
+        log_likelihood: What ``LogLikelihood`` returns.
         predictions: Draws of data at new inputs.
         prior: Draws of latent and deterministic sites from the prior.
         prior_predictive: Draws of the data from the prior.
@@ -59,7 +59,7 @@ def to_inference_data(
 
     Source: ``arviz.from_dict``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from purepyro.infer import to_inference_data
         >>> data = to_inference_data(posterior={"slope": torch.zeros(100, 2)})  # doctest: +SKIP

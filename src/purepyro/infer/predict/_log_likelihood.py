@@ -28,7 +28,7 @@ P = ParamSpec("P")
 class LogLikelihood(Carried, Generic[P]):
     r"""Scores the observed sites of a model, datum by datum, at draws of its latent sites.
 
-    .. math:: \ell_{si} = \log p(y_i \mid z_s)
+    $$\ell_{si} = \log p(y_i \mid z_s)$$
 
     A datum is one element of the site's batch: a plate gives one each, and what ``to_event`` joins
     is one together. No scale is applied, neither ``poutine.scale`` nor that of a subsampled plate;
@@ -47,7 +47,7 @@ class LogLikelihood(Carried, Generic[P]):
     Source: ``numpyro.infer.log_likelihood``; Vehtari, Gelman and Gabry 2017, "Practical Bayesian
     model evaluation using leave-one-out cross-validation and WAIC".
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro.infer import LogLikelihood
         >>> def model(y):

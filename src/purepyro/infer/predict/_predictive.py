@@ -50,7 +50,7 @@ class Predictive(Carried, Generic[P]):
         posterior_samples: Draws of latent sites by name, each of shape ``(num_samples, ...)``.
         guide: A guide to draw the latent sites from instead. If ``model`` is another method of the
             Module that an automatic guide is of, and the guide's model does not take the arguments
-            of the call, the guide does without them (see :meth:`AutoGuide.median`).
+            of the call, the guide does without them (see ``AutoGuide.median()``).
         params: Unconstrained parameters of model and guide, such as ``state.params`` of SVI.
         num_samples: How many runs; known from ``posterior_samples`` if these are given. With
             neither these nor a guide, latent sites are drawn from the prior.
@@ -66,7 +66,7 @@ class Predictive(Carried, Generic[P]):
 
     Source: ``pyro.infer.Predictive``.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import Predictive

@@ -21,7 +21,8 @@ from ..._run._init import initial
 from ..._run._session import root_of
 from ..._run._sites import Site
 from ...random import Key, name_key
-from ..losses._elbo import log_densities, run_scored, total
+from ..losses._densities import log_densities, total
+from ..losses._matching import run_scored
 from ..losses._model_and_guide import ModelGuidePair
 from ._diagnosis import at_init, has_nan, nonfinite_site
 from ._nonfinite import Batch, OnNonfinite

@@ -86,7 +86,7 @@ def run_batches(
         stepper: The fit.
         key: Its key.
         state: The state to start from; ``None``: ``init`` on the first batch.
-        batches: The batches of one epoch, see :meth:`SVI.fit`.
+        batches: The batches of one epoch, see ``SVI.fit()``.
         data_size: How many rows the full data set has; ``None``: do not check scales.
         epochs: How often to go through them.
     """

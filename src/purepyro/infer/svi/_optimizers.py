@@ -12,7 +12,7 @@ from torch import Tensor
 from torchopt.base import EmptyState, GradientTransformation
 from torchopt.typing import TensorTree as Tree
 
-from ..._compat._transforms import is_batched
+from ..._compat._transforms import is_batched, is_mapped
 from ..._core._pickling import Carried
 from ..._core._trees import leaves_of, named_leaves, scaled, tensors_in, with_leaves
 from ..._core._types import Params
@@ -36,7 +36,7 @@ class Optimizer(Protocol):
     Its ``update`` is called as ``update(gradients, state, params=params)`` and returns what to add
     to the parameters, with the new state.
 
-    Example:
+    Examples:
         >>> import torchopt
         >>> from purepyro.infer import Optimizer
         >>> optim: Optimizer = torchopt.adam(1e-2)
@@ -174,7 +174,7 @@ def clip_grad_norm(max_norm: float) -> GradientTransformation:
     Args:
         max_norm: The largest Euclidean norm, over all parameters, to let through.
 
-    Example:
+    Examples:
         >>> import torch, torchopt
         >>> from purepyro.infer import clip_grad_norm
         >>> optim = torchopt.chain(clip_grad_norm(1.0), torchopt.sgd(1.0))
@@ -213,7 +213,7 @@ def scale(factor: Tensor | float) -> GradientTransformation:
     Args:
         factor: A number or a 0-d tensor.
 
-    Example:
+    Examples:
         >>> import torch, torchopt
         >>> from purepyro.infer import scale
         >>> optim = torchopt.chain(torchopt.sgd(1.0), scale(torch.tensor(0.1)))
@@ -272,7 +272,7 @@ def apply_update(
         updates, state = _update(optim, gradients, state, params)
         return {name: params[name] + updates[name] for name in params}, state
 
-    if any(is_batched(gradient) for gradient in tensors_in(gradients)):
+    if is_mapped() and any(is_batched(gradient) for gradient in tensors_in(gradients)):
         # torchopt computes in place on its own tensors, which vmap takes only so.
         result: tuple[Params, OptState] = torch.func.functionalize(update)(gradients, state, params)
         return result

@@ -26,7 +26,7 @@ class SVIState(NamedTuple):
             name. Each step takes them in and gives them out; particles have their own, of which
             the mean comes out.
 
-    Example:
+    Examples:
         >>> import torch, torchopt
         >>> from purepyro import random
         >>> from purepyro.infer import SVI
@@ -49,13 +49,13 @@ class SVIState(NamedTuple):
 
 
 class SVIRunResult(NamedTuple):
-    """What :meth:`SVI.run` returns.
+    """What ``SVI.run()`` returns.
 
     Attributes:
         state: The state after the last step.
         losses: The loss of every step, of shape ``(num_steps,)``.
 
-    Example:
+    Examples:
         >>> import torchopt
         >>> from purepyro import random
         >>> from purepyro.infer import SVI
@@ -79,14 +79,14 @@ class SVIRunResult(NamedTuple):
 
 
 class SVIRecord(NamedTuple):
-    """One step of a run, as :meth:`SVI.iterate` yields it and a callback gets it.
+    """One step of a run, as ``SVI.iterate()`` yields it and a callback gets it.
 
     Attributes:
         step: How many steps this run has taken, with this one.
         state: The state after the step.
         loss: The loss before it, a scalar; reading it (``.item()``) waits for the device.
 
-    Example:
+    Examples:
         >>> import torchopt
         >>> from purepyro import random
         >>> from purepyro.infer import SVI

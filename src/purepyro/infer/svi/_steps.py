@@ -7,7 +7,7 @@ between the halves, such as a mean over processes, calls them itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from ..._core._trees import where
 from ..._core._types import Params, State
 from ..._errors import SupportError
 from ...random import Key, fold_in
-from ..losses._elbo import ELBO, LossOfParts
+from ..losses._elbo import ELBO, DecomposedLoss
 from ._gradients import gradients_at, leaves_of
 from ._nonfinite import OnNonfinite, all_finite
 from ._optimizers import Optimizer, apply_update
@@ -27,7 +27,10 @@ from ._state import SVIRecord, SVIState
 
 
 class Settings(Protocol):
-    """The fields of an :class:`SVI`, which say all about it."""
+    """The fields of an ``SVI``, which say all about it.
+
+    Those with a converter are descriptors to pyright, which no protocol could name: ``object``.
+    """
 
     @property
     def model(self) -> Callable[..., object]:
@@ -40,7 +43,7 @@ class Settings(Protocol):
         ...
 
     @property
-    def optim(self) -> Optimizer:
+    def optim(self) -> object:
         """The optimiser."""
         ...
 
@@ -50,7 +53,7 @@ class Settings(Protocol):
         ...
 
     @property
-    def frozen(self) -> tuple[str, ...]:
+    def frozen(self) -> object:
         """Patterns of the parameters that stay as they are."""
         ...
 
@@ -124,10 +127,12 @@ def descend(svi: Settings, state: SVIState, found: Gradients, /) -> tuple[SVISta
     Args:
         svi: The fit.
         state: The state before the step.
-        found: What :func:`gradients` returned for it.
+        found: What ``gradients()`` returned for it.
     """
     before, buffers = learnt_params(svi, state.params), found.buffers
-    learnt, opt_state = apply_update(svi.optim, found.by_name, state.opt_state, before)
+    learnt, opt_state = apply_update(
+        cast("Optimizer", svi.optim), found.by_name, state.opt_state, before
+    )
     if svi.on_nonfinite == "skip":
         good = all_finite((found.loss, found.by_name, learnt))
         learnt = where(good, learnt, before)
@@ -141,7 +146,7 @@ def learnt_params(svi: Settings, params: Params) -> Params:
     """The parameters that are not frozen."""
     if not svi.frozen:
         return params
-    frozen = chosen(svi.frozen, tuple(params))
+    frozen = chosen(cast("tuple[str, ...]", svi.frozen), tuple(params))
     return {name: value for name, value in params.items() if name not in frozen}
 
 
@@ -195,6 +200,6 @@ def _loss(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> tuple[Tensor, State]:
-    if buffers and isinstance(svi.loss, LossOfParts):
+    if buffers and isinstance(svi.loss, DecomposedLoss):
         return svi.loss.loss_with_state(svi.model, svi.guide, params, key, buffers, *args, **kwargs)
     return svi.loss.loss(svi.model, svi.guide, params, key, *args, **kwargs), buffers

@@ -16,13 +16,14 @@ from ..._compat._thread_state import Intact, intact
 from ..._compat._transforms import is_transforming
 from ..._core._pickling import Carried
 from ..._core._text import settings_of
-from ..._core._types import Params, State
+from ..._core._types import Params
 from ..._errors import DeclarationError, near
 from ..._run._explained import explained
 from ..._run._sites import Site
 from ...random import Key, fold_in, name_key
 from ...random._reuse import consume
-from ..losses._elbo import ELBO, Trace_ELBO
+from ..losses._elbo import ELBO
+from ..losses._trace_elbo import Trace_ELBO
 from ._arguments import check_loss, check_optim, check_order, check_run, check_state
 from ._compiled_run import Graphs, graphs_of, is_compiled
 from ._diagnosis import diagnose
@@ -33,7 +34,7 @@ from ._nonfinite import Batch, OnNonfinite, StepRecord
 from ._optimizers import Optimizer, PerParameter, check_optimizer, counted
 from ._patterns import as_patterns, require_matches
 from ._state import SVIRecord, SVIRunResult, SVIState
-from ._steps import Gradients, descend, gradients, learnt_params, loss_and_buffers, loss_of_learnt
+from ._steps import descend, gradients, learnt_params, loss_and_buffers, loss_of_learnt
 
 P = ParamSpec("P")
 
@@ -61,7 +62,7 @@ class SVI(Carried, Generic[P]):
             is not finite), the next one draws anew; under ``vmap``, for that member alone.
             ``"ignore"``: nothing. In steps with the last two, and in ``init`` with the last, Pyro's
             own checks of numbers are off, since these raise.
-        callback: Called by runs with an :class:`SVIRecord` after each step; a true result stops the
+        callback: Called by runs with an ``SVIRecord`` after each step; a true result stops the
             run.
         progress_bar: Whether runs show one; by default if a terminal looks on. Without it, lines go
             to the logger ``purepyro.infer``, at the level INFO.
@@ -73,7 +74,7 @@ class SVI(Carried, Generic[P]):
 
     Source: ``pyro.infer.SVI``, with the functional shape of NumPyro's.
 
-    Example:
+    Examples:
         >>> import torch, torchopt, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import SVI, AutoNormal
@@ -160,20 +161,22 @@ class SVI(Carried, Generic[P]):
                 whose value, density or gradient went bad.
         """
         num_steps = check_run(key, num_steps)
-        return self.run_from(self.init(key, *args, **kwargs), num_steps, *args, **kwargs)
+        state = self.init(key, *args, **kwargs)
+        with (guard := Intact()), guard:
+            return run_from(stepper_of(self), state, num_steps, Batch(args, kwargs))
 
     def run_from(
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
-        """:meth:`run`, going on from a state: of another run, or of a checkpoint."""
+        """``run()``, going on from a state: of another run, or of a checkpoint."""
         check_state(state, "run_from")
         with (guard := Intact()), guard:
-            return run_from(self._stepper(), state, num_steps, Batch(args, kwargs))
+            return run_from(stepper_of(self), state, num_steps, Batch(args, kwargs))
 
     def iterate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[SVIRecord]:
-        """Steps without end, to be stopped by ``break``; one :class:`SVIRecord` for each."""
+        """Steps without end, to be stopped by ``break``; one ``SVIRecord`` for each."""
         check_state(state, "iterate")
-        return records(self._stepper(), state, repeat(Batch(args, kwargs)))
+        return records(stepper_of(self), state, repeat(Batch(args, kwargs)))
 
     @intact
     def fit(
@@ -197,7 +200,7 @@ class SVI(Carried, Generic[P]):
             ShapeError: if a batch is empty, an epoch has more rows than ``data_size``, or an
                 observed site is not scaled to it.
 
-        Example:
+        Examples:
             >>> import torch, torchopt, pyro, pyro.distributions as dist
             >>> from purepyro import random
             >>> from purepyro.infer import SVI, AutoNormal
@@ -210,7 +213,7 @@ class SVI(Carried, Generic[P]):
             >>> svi.fit(random.key(0), batches, data_size=100, epochs=2).losses.shape
             torch.Size([10])
         """
-        return run_batches(self._stepper(), key, None, batches, data_size, epochs)
+        return run_batches(stepper_of(self), key, None, batches, data_size, epochs)
 
     @intact
     def fit_from(
@@ -222,23 +225,9 @@ class SVI(Carried, Generic[P]):
         data_size: int | None,
         epochs: int = 1,
     ) -> SVIRunResult:
-        """:meth:`fit`, going on from a state."""
+        """``fit()``, going on from a state."""
         check_state(state, "fit_from")
-        return run_batches(self._stepper(), state.key, state, batches, data_size, epochs)
-
-    def _stepper(self) -> Stepper:
-        """What the loops know of this fit."""
-        raises = self.on_nonfinite == "raise"
-        return Stepper(
-            init=self.init,
-            step=self.step,
-            look=self._model_sites,
-            explain=self._explain if raises else None,
-            graphs=lambda steps: self._graphs if self._compiles(steps) else None,
-            must_compile=self.compiled is True,
-            callback=self.callback,
-            progress_bar=self.progress_bar,
-        )
+        return run_batches(stepper_of(self), state.key, state, batches, data_size, epochs)
 
     @cached_property  # of attrs, which has no lock
     def _graphs(self) -> Graphs:
@@ -278,37 +267,20 @@ class SVI(Carried, Generic[P]):
         with torch.no_grad():
             return self._start.look(params, name_key(key, "check"), batch)[0]
 
-    # To be deleted: what distributed and ensemble still call.
 
-    def _explain(
-        self, now: StepRecord[SVIState], previous: StepRecord[SVIState] | None
-    ) -> str | None:
-        return diagnose(self, now, previous)
+def stepper_of(svi: SVI[...]) -> Stepper:
+    """What the loops know of a fit."""
 
-    def _compiles(self, steps: int | None) -> bool:
-        return is_compiled(self.compiled, steps)
+    def explain(now: StepRecord[SVIState], previous: StepRecord[SVIState] | None) -> str | None:
+        return diagnose(svi, now, previous)
 
-    def _gradients(
-        self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
-    ) -> tuple[Tensor, Params, State]:
-        return gradients(self, state, *args, **kwargs)
-
-    def _descended(
-        self, state: SVIState, value: Tensor, found: Params, buffers: State
-    ) -> tuple[SVIState, Tensor]:
-        return descend(self, state, Gradients(value, found, buffers))
-
-    def _look(
-        self, params: Params, key: Key, batch: Batch
-    ) -> tuple[Mapping[str, Site], Mapping[str, Site]]:
-        return self._start.look(params, key, batch)
-
-    def _fit(
-        self,
-        key: Key,
-        state: SVIState | None,
-        batches: Iterable[object],
-        data_size: int | None,
-        epochs: int,
-    ) -> SVIRunResult:
-        return run_batches(self._stepper(), key, state, batches, data_size, epochs)
+    return Stepper(
+        init=svi.init,
+        step=svi.step,
+        look=svi._model_sites,
+        explain=explain if svi.on_nonfinite == "raise" else None,
+        graphs=lambda steps: svi._graphs if is_compiled(svi.compiled, steps) else None,
+        must_compile=svi.compiled is True,
+        callback=svi.callback,
+        progress_bar=svi.progress_bar,
+    )

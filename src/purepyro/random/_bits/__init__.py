@@ -1,1 +1,1 @@
-"""Random bits and the numbers made of them: Philox4x32-10 and its words."""
+"""Random bits and the values made of them: Philox4x32-10 and its words."""

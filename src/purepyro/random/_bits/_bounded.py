@@ -79,7 +79,7 @@ def permutation(key: Key, n: int) -> Tensor:
 
 
 def _reduced(first: Tensor, second: Tensor, width: int) -> Tensor:
-    """`(first + second) % width` of numbers below `width`, with no sum that overflows."""
+    """`(first + second) % width` of values below `width`, with no sum that overflows."""
     over = first - (width - second)
     return torch.where(over >= 0, over, over + width)
 

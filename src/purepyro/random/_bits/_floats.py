@@ -1,4 +1,4 @@
-"""Floating-point numbers made of 32-bit words."""
+"""Uniform and normal values made of 32-bit words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def double(high: Tensor, low: Tensor) -> Tensor:
 
 
 def box_muller(radial: Tensor, angular: Tensor) -> tuple[Tensor, Tensor]:
-    """Two standard normal numbers of two uniform ones; Box and Muller (1958)."""
+    """Two standard normal values from two uniform ones; Box and Muller (1958)."""
     radius = (radial.log() * -2.0).sqrt()
     angle = angular * (2.0 * math.pi)
     return radius * angle.cos(), radius * angle.sin()

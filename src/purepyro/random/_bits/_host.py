@@ -36,6 +36,12 @@ def block(seed: int, counter: int) -> tuple[int, int, int, int]:
     return c0, c1, c2, c3
 
 
+def pair(key: tuple[int, int]) -> Wide:
+    """The words of one key as those of a stack of keys."""
+    seed, offset = key
+    return np.array([[seed & MASK64, offset & MASK64]], dtype=np.uint64)
+
+
 def derived(seed: int, counter: int) -> tuple[int, int]:
     """The two words of a derived key, as the signed integers that an int64 tensor holds."""
     c0, c1, c2, c3 = block(seed, counter & MASK64)

@@ -1,7 +1,7 @@
 """Blocks of Philox as single nodes of a graph.
 
 Traced operation by operation, a draw is some 150 nodes. While the compiler traces, it is one: so it
-can be joined with others, or drawn ahead of a loop, before :func:`expanded` spells it out.
+can be joined with others, or drawn ahead of a loop, before ``expanded()`` spells it out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from . import _floats, _philox
 Kind = Literal["words", "wide_words", "keys", "normals", "wide_normals", "normal", "wide_normal"]
 """What to make of a block.
 
-4 words, or 2 of 64 bits, or those of a key; 4 normal numbers, or 2 of 64 bits; the first of these.
+4 words, or 2 of 64 bits, or those of a key; 4 normal values, or 2 of 64 bits; the first of these.
 """
 
 FIRST: Mapping[Kind, Kind] = {"normals": "normal", "wide_normals": "wide_normal"}
@@ -116,7 +116,7 @@ _LANES: Mapping[Kind, tuple[torch.dtype, int]] = {
 
 
 def _shapes(key: Tensor, index: Tensor, kind: Kind) -> Tensor:
-    """A tensor like the node's result, without numbers."""
+    """An empty tensor like the node's result."""
     shape = np.broadcast_shapes((*key.shape[:-1], 1), index.shape)
     dtype, count = _LANES[kind]
     return key.new_empty((*shape, count), dtype=dtype)

@@ -17,7 +17,7 @@ Shape = int | Sequence[int]
 
 
 class Plan(NamedTuple):
-    """`size` numbers from each of `keys` (*lead, 2), to be reshaped to `shape`."""
+    """`size` values from each of `keys` (*lead, 2), to be reshaped to `shape`."""
 
     keys: Tensor
     size: int

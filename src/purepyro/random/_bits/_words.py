@@ -1,8 +1,8 @@
-"""Streams of random words, and the uniform and normal numbers made of them.
+"""Streams of random words, and the uniform and normal values made of them.
 
 Every function takes a `Plan` and returns (*lead, size), or the plan's shape. Each has two ways to
 the same bits: NumPy where the keys can be read, torch operations elsewhere. The float functions
-used (log, sqrt, cos, sin) give the same bits wherever in a tensor a number stands, which makes a
+used (log, sqrt, cos, sin) give the same bits wherever in a tensor a value stands, which makes a
 draw under vmap equal to the draws of a loop; pow, sigmoid and softplus of torch do not.
 """
 
@@ -16,13 +16,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..._compat._transforms import outside_transforms, readable
-from .._constants import MASK32, MASK64
+from .._constants import MASK32
 from . import _host, _native, _philox_operators
 from ._floats import box_muller, double, single
 from ._host import Wide, Words
 from ._shape import Plan
 
-# Uniform numbers are k * 2**-digits, as many digits as the dtype's significand holds.
+# From a word to the middle of its step in (0, 1).
+_TO_UNIT, _HALF_STEP = np.float32(2.0**-32), np.float32(2.0**-33)
+# Factors of the two uniform numbers behind a normal one.
+_RADIUS_AND_ANGLE = np.array([1.0, 2.0 * math.pi], dtype=np.float32)
+_SQUARED_RADIUS = np.array([-2.0, 1.0], dtype=np.float32)
+_IN_ROWS = _RADIUS_AND_ANGLE[:, None], _SQUARED_RADIUS[:, None]
+
+# Uniform values are k * 2**-digits, as many digits as the dtype's significand holds.
 _DIGITS = {torch.float32: 24, torch.float64: 53, torch.float16: 11, torch.bfloat16: 8}
 
 
@@ -54,7 +61,7 @@ def wide_words(plan: Plan) -> Tensor:
 
 
 def uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
-    """Uniform numbers in [0, 1)."""
+    """Uniform values in [0, 1)."""
     kernels = _native.native(plan.keys, "uniform")
     if kernels is not None and dtype in (torch.float32, torch.float64):
         return _native.uniforms(kernels, plan.keys, plan.size, dtype).reshape(plan.shape)
@@ -69,14 +76,14 @@ def uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
 
 
 def open_uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
-    """Uniform numbers in (0, 1], fine near 0: 2**-33 is the least float32, for logarithms."""
+    """Uniform values in (0, 1], fine near 0: 2**-33 is the least float32, for logarithms."""
     if dtype is torch.float64:
         return (_top(wide_words(plan)) + 0.5) * 2.0**-53
     return (words(plan).to(torch.float32) * 2.0**-32 + 2.0**-33).to(dtype)
 
 
 def normals(plan: Plan, dtype: torch.dtype) -> Tensor:
-    """Standard normal numbers in pairs by the method of Box and Muller (1958)."""
+    """Standard normal values in pairs by the method of Box and Muller (1958)."""
     if _native.native(plan.keys, "bits") is not None:
         return _normals_of_words(plan, dtype)
     pairs = readable(plan.keys)
@@ -91,10 +98,30 @@ def normals(plan: Plan, dtype: torch.dtype) -> Tensor:
 
 def host_normals(key: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """The same for one key, whose words are known."""
-    pairs = np.array([[word & MASK64 for word in key]], dtype=np.uint64)
+    count = math.prod(shape)
     with outside_transforms():
-        found = _host_normals(pairs, math.prod(shape), dtype).reshape(shape)
+        if dtype is torch.float32 and 0 < count <= 4:
+            found = _few_normals(_host.block(*key), count)
+            return found if found.shape == shape else found.reshape(shape)
+        found = _host_normals(_host.pair(key), count, dtype).reshape(shape)
         return found if found.dtype is dtype else found.to(dtype)
+
+
+def _few_normals(words: tuple[int, int, int, int], count: int) -> Tensor:
+    """1 to 4 float32 numbers of one block, by few operations; NumPy's are on torch's memory."""
+    uniform = np.array(words[:2] if count <= 2 else words[::2] + words[1::2], dtype=np.float32)
+    uniform *= _TO_UNIT
+    uniform += _HALF_STEP
+    pairs = uniform if count == 1 else uniform.reshape(2, -1)
+    factors = (_RADIUS_AND_ANGLE, _SQUARED_RADIUS) if count == 1 else _IN_ROWS
+    pairs *= factors[0]
+    radius, angle = torch.from_numpy(pairs).unbind()
+    radius.log_()
+    pairs *= factors[1]
+    radius.sqrt_()
+    if count == 1:
+        return radius.mul_(angle.cos_())
+    return torch.stack((radius * angle.cos(), radius * angle.sin()), -1).reshape(-1)[:count]
 
 
 def _normals_of_words(plan: Plan, dtype: torch.dtype) -> Tensor:
@@ -149,9 +176,8 @@ def _host_normals(pairs: Wide, count: int, dtype: torch.dtype) -> Tensor:
         double = even * 2.0**-32 + (odd * 2.0**-64 + 2.0**-65)
         return _host_pairs(double[:1], double[1:], count)
     even, odd = _host.blocks(pairs, -(-count // 4))
-    scale, half = np.float32(2.0**-32), np.float32(2.0**-33)
-    radial = even.astype(np.float32) * scale + half
-    angular = odd.astype(np.float32) * scale + half
+    radial = even.astype(np.float32) * _TO_UNIT + _HALF_STEP
+    angular = odd.astype(np.float32) * _TO_UNIT + _HALF_STEP
     return _host_pairs(radial, angular, count)
 
 

@@ -7,11 +7,11 @@ from torch import Tensor
 from torch import distributions as base
 
 from ..._compat._untyped import number, shape_of, tensor
+from .._derive import stream
 from .._key import Key
 from .._primitives import _discrete
 from .._primitives._continuous import dirichlet, exponential
 from .._source import KeySource
-from .._streams import stream
 from ._scalars import beta
 from ._simple import gamma
 
@@ -57,13 +57,13 @@ def split_count(key: Key, trials: Tensor, probs: Tensor) -> Tensor:
 
 
 def beta_binomial(source: KeySource, d: object, shape: Shape) -> Tensor:
-    """A binomial count whose probability is a beta number."""
+    """A binomial count whose probability is beta distributed."""
     probs = beta(source, d, shape).detach()
     return _discrete.binomial(source.next_key(probs.device), tensor(d, "total_count"), probs)
 
 
 def gamma_poisson(source: KeySource, d: object, shape: Shape) -> Tensor:
-    """A Poisson count whose rate is a gamma number."""
+    """A Poisson count whose rate is gamma distributed."""
     rate = gamma(source, d, shape).detach()
     return _discrete.poisson(source.next_key(rate.device), rate)
 
@@ -89,7 +89,7 @@ def coalescent_times(source: KeySource, d: object, shape: Shape) -> Tensor:
     """Coalescence times of a tree with given leaf times, from the present back.
 
     Going back, lineages merge at the rate of their pairs; each waiting time uses up its exponential
-    number over the stretches between the leaves that join meanwhile.
+    value over the stretches between the leaves that join meanwhile.
     """
     leaves = tensor(d, "leaf_times").detach()
     batch = (*shape, *shape_of(d, "batch_shape"))

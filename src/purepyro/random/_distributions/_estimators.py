@@ -1,6 +1,6 @@
 """Keyed draws of Pyro's distributions that come with gradient estimators of their own.
 
-Pyro draws inside an `autograd.Function` that torch.func cannot see through. Here the number is
+Pyro draws inside an `autograd.Function` that torch.func cannot see through. Here the value is
 drawn outside, and that function's own backward pass is attached to it.
 """
 
@@ -92,27 +92,31 @@ def avf_multivariate_normal(source: KeySource, d: object, shape: Shape) -> Tenso
 
 def mixture_of_normals(source: KeySource, d: object, shape: Shape) -> Tensor:
     """A component's mean plus noise of its scales, with pathwise gradients of the weights."""
-    locs, scales = tensor(d, "locs"), tensor(d, "coord_scale")
-    logits, probs, which = _component(source, d, shape)
-    picked = which[..., None, None].expand((*which.shape, 1, locs.shape[-1]))
-    loc, scale = _picked(locs, picked), _picked(scales, picked)
-    white = normals(plan(source.next_key(locs.device), tuple(loc.shape)), locs.dtype)
-    value = loc + scale * white
-    saved = (value, scales, locs, logits, probs)
-    return attached(NORMAL_MIXTURE, value, (locs, scales, logits), saved)
+    scales = tensor(d, "coord_scale")
+    return _mixture(source, d, shape, NORMAL_MIXTURE, lambda picked: _picked(scales, picked))
 
 
 def mixture_of_normals_shared(source: KeySource, d: object, shape: Shape) -> Tensor:
-    """The same with one set of scales for all components."""
-    locs, scale = tensor(d, "locs"), tensor(d, "coord_scale")
+    """A component's mean plus noise of scales that all components share, likewise."""
+    scales = tensor(d, "coord_scale")
+    return _mixture(source, d, shape, SHARED_NORMAL_MIXTURE, lambda _: scales)
+
+
+def _mixture(
+    source: KeySource,
+    d: object,
+    shape: Shape,
+    function: object,
+    scale_of: Callable[[Tensor], Tensor],
+) -> Tensor:
+    locs, scales = tensor(d, "locs"), tensor(d, "coord_scale")
     logits, probs, which = _component(source, d, shape)
     picked = which[..., None, None].expand((*which.shape, 1, locs.shape[-1]))
     loc = _picked(locs, picked)
     white = normals(plan(source.next_key(locs.device), tuple(loc.shape)), locs.dtype)
-    value = loc + scale * white
-    saved = (value, scale, locs, logits, probs)
-    function = SHARED_NORMAL_MIXTURE
-    return attached(function, value, (locs, scale, logits), saved)
+    value = loc + scale_of(picked) * white
+    saved = (value, scales, locs, logits, probs)
+    return attached(function, value, (locs, scales, logits), saved)
 
 
 def gaussian_scale_mixture(source: KeySource, d: object, shape: Shape) -> Tensor:
@@ -127,7 +131,7 @@ def gaussian_scale_mixture(source: KeySource, d: object, shape: Shape) -> Tensor
 
 
 def relaxed_bernoulli_straight_through(source: KeySource, d: object, shape: Shape) -> Tensor:
-    """0 or 1 with the gradient of the relaxed number, which the density is asked for."""
+    """0 or 1 with the gradient of the relaxed value, which the density is asked for."""
     base = tensor(d, "logits")
     full = (*shape, *shape_of(d, "batch_shape"))
     uniform = _inside(open_uniforms(plan(source.next_key(base.device), full), base.dtype))
@@ -173,7 +177,7 @@ def _picked(values: Tensor, picked: Tensor) -> Tensor:
 
 
 def _taken(values: Tensor, which: Tensor) -> Tensor:
-    """The chosen component's number of (components,)."""
+    """The chosen component's entry of (components,)."""
     return (
         values.expand((*which.shape, values.shape[-1])).gather(-1, which.unsqueeze(-1)).squeeze(-1)
     )

@@ -12,17 +12,17 @@ from ..._compat._untyped import call, part, shape_of, tensor
 from .._batch_invariant import power
 from .._bits._shape import broadcast, plan
 from .._bits._words import normals, open_uniforms, uniforms
+from .._derive import stream
 from .._primitives import _discrete
 from .._primitives._continuous import dirichlet, exponential
 from .._primitives._gamma import first_accepted, standard_gamma
 from .._source import KeySource
-from .._streams import stream
 from ._simple import above_zero
 
 Shape = tuple[int, ...]
 
 CIRCULAR_PROPOSALS = 27
-"""Proposals for a von Mises number. Best & Fisher (1979) accept the fewest for large
+"""Proposals for a von Mises value. Best & Fisher (1979) accept the fewest for large
 concentrations, 0.6577 of them (all at concentration 0): 27 fail together with probability 3e-13.
 """
 
@@ -35,7 +35,7 @@ def beta(source: KeySource, d: object, shape: Shape) -> Tensor:
 
 
 def student_t(source: KeySource, d: base.StudentT, shape: Shape) -> Tensor:
-    """A normal number over the root of a chi-squared one over its degrees of freedom."""
+    """A normal value over the root of a chi-squared one over its degrees of freedom."""
     df, loc, scale = tensor(d, "df"), tensor(d, "loc"), tensor(d, "scale")
     full = (*shape, *d.batch_shape)
     normal = normals(plan(source.next_key(df.device), full), df.dtype)
@@ -44,7 +44,7 @@ def student_t(source: KeySource, d: base.StudentT, shape: Shape) -> Tensor:
 
 
 def fisher_snedecor(source: KeySource, d: base.FisherSnedecor, shape: Shape) -> Tensor:
-    """The ratio of two chi-squared numbers, each over its degrees of freedom."""
+    """The ratio of two chi-squared values, each over its degrees of freedom."""
     full = (*shape, *d.batch_shape)
     parts = []
     for name in ("df1", "df2"):
@@ -55,7 +55,7 @@ def fisher_snedecor(source: KeySource, d: base.FisherSnedecor, shape: Shape) -> 
 
 
 def negative_binomial(source: KeySource, d: base.NegativeBinomial, shape: Shape) -> Tensor:
-    """A Poisson count whose rate is a gamma number."""
+    """A Poisson count whose rate is gamma distributed."""
     total, logits = tensor(d, "total_count"), tensor(d, "logits")
     full = (*shape, *d.batch_shape)
     number = standard_gamma(source.next_key(logits.device), total.detach().expand(full))
@@ -92,7 +92,7 @@ def von_mises(source: KeySource, d: base.VonMises, shape: Shape) -> Tensor:
 
 
 def circular(source: KeySource, loc: Tensor, concentration: Tensor, shape: Shape) -> Tensor:
-    """Von Mises numbers of a shape with which the parameters broadcast, in float64."""
+    """Von Mises values of a shape with which the parameters broadcast, in float64."""
     key = source.next_key(loc.device)
     centre, kappa = loc.detach().to(torch.float64), concentration.detach().to(torch.float64)
     kappa = kappa.unsqueeze(-1)
@@ -117,9 +117,9 @@ def wrapped(angle: Tensor) -> Tensor:
 
 
 def by_quantile(source: KeySource, d: object, shape: Shape) -> Tensor:
-    """The quantile function of a number in the open unit interval.
+    """The quantile function at a uniform value in the open unit interval.
 
-    Pyro's own code takes a number in [0, 1), whose 0 gives minus infinity once in 2**24 draws.
+    Pyro's own code takes a value in [0, 1), whose 0 gives minus infinity once in 2**24 draws.
     """
     loc = tensor(d, "loc")
     full = (*shape, *shape_of(d, "batch_shape"))

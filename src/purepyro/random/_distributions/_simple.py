@@ -19,7 +19,7 @@ from .._source import KeySource
 
 
 def _standard(source: KeySource, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers of a shape, of the dtype and on the device of `like`."""
+    """Standard normal values of a shape, of the dtype and on the device of `like`."""
     words = source.next_words(like.device)
     if words is not None:
         return host_normals(words, shape, like.dtype)
@@ -52,7 +52,7 @@ def uniform(source: KeySource, d: base.Uniform, shape: tuple[int, ...]) -> Tenso
 
 
 def gamma(source: KeySource, d: object, shape: tuple[int, ...]) -> Tensor:
-    """A standard gamma number over the rate; above 0 as torch's are."""
+    """A standard gamma value over the rate; above 0 as torch's are."""
     concentration, rate = tensor(d, "concentration"), tensor(d, "rate")
     key = source.next_key(concentration.device)
     number = standard_gamma(key, concentration.expand((*shape, *shape_of(d, "batch_shape"))))

@@ -11,11 +11,11 @@ from ..._compat._untyped import shape_of, tensor
 from .._batch_invariant import matmul, matvec, row_sum
 from .._bits._shape import plan
 from .._bits._words import normals, uniforms
+from .._derive import stream
 from .._key import Key
 from .._primitives._continuous import dirichlet
 from .._primitives._gamma import first_accepted, standard_gamma
 from .._source import KeySource
-from .._streams import stream
 from ._scalars import circular, wrapped
 from ._simple import above_zero
 
@@ -52,7 +52,7 @@ def low_rank_multivariate_normal(
 
 
 def multivariate_student_t(source: KeySource, d: object, shape: Shape) -> Tensor:
-    """A multivariate normal vector over the root of a chi-squared number."""
+    """A multivariate normal vector over the root of a chi-squared value."""
     df, loc = tensor(d, "df"), tensor(d, "loc")
     batch = (*shape, *shape_of(d, "batch_shape"))
     key = source.next_key(df.device)
@@ -71,7 +71,7 @@ def projected_normal(source: KeySource, d: object, shape: Shape) -> Tensor:
 
 
 def dirichlet_vector(source: KeySource, d: base.Dirichlet, shape: Shape) -> Tensor:
-    """Normalised gamma numbers."""
+    """Normalised gamma values."""
     concentration = tensor(d, "concentration")
     key = source.next_key(concentration.device)
     return dirichlet(key, concentration.expand((*shape, *concentration.shape)))

@@ -16,20 +16,20 @@ from ._implicit import attach_dirichlet
 
 
 def exponential(key: Key, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Standard exponential numbers, above 0 as torch's are."""
+    """Standard exponential values, above 0 as torch's are."""
     logs = torch.log(open_uniforms(plan(key, shape), dtype))
     return -logs.clamp(max=-torch.finfo(dtype).eps / 2)
 
 
 def cauchy(key: Key, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Standard Cauchy numbers, by the quantile function."""
+    """Standard Cauchy values, by the quantile function."""
     return torch.tan(math.pi * (uniforms(plan(key, shape), dtype) - 0.5))
 
 
 def dirichlet(key: Key, concentration: Tensor) -> Tensor:
     """Dirichlet vectors along the last dimension, with the implicit gradient.
 
-    Normalised gamma numbers, in logarithms so that small concentrations do not underflow.
+    Normalised gamma values, in logarithms so that small concentrations do not underflow.
     """
     logs = log_gamma(key, concentration)
     powers = torch.exp(logs - logs.amax(-1, keepdim=True))

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .._bits._shape import broadcast, plan
 from .._bits._words import open_uniforms, uniforms
+from .._derive import stream
 from .._key import Key
-from .._streams import stream
 from ._gamma import first_accepted
 
 PROPOSALS = 24
@@ -66,7 +66,7 @@ def categorical(key: Key, probs: Tensor, number: int) -> Tensor:
     cumulative = probs.detach().to(torch.float64).cumsum(-1)
     total = cumulative[..., -1:]
     drawn = uniforms(plan(key, (*probs.shape[:-1], number)), torch.float64) * total
-    # Rounded up to the total, a number would lie beyond the last category of positive weight.
+    # Rounded up to the total, a value would lie beyond the last category of positive weight.
     below = torch.minimum(drawn, total * (1.0 - 2.0**-53))
     return (below.unsqueeze(-1) >= cumulative.unsqueeze(-2)).sum(-1)
 

@@ -11,7 +11,6 @@ from ..._compat._transforms import is_batched
 from .._bits._shape import plan
 from .._bits._words import uniforms
 from .._source import KeySource
-from ._writing import fill
 
 # The value that a dropped unit takes in alpha dropout, negated: Klambauer et al. (2017), section 2.
 _ALPHA = 1.7580993408473766
@@ -22,19 +21,9 @@ def dropout(source: KeySource, input: Tensor, p: float, train: bool) -> Tensor:
     return _dropped(source, input, p, train, tuple(input.shape))
 
 
-def dropout_(source: KeySource, input: Tensor, p: float, train: bool) -> Tensor:
-    """`torch.dropout_`."""
-    return fill(input, dropout(source, input, p, train)) if train and p else input
-
-
 def feature_dropout(source: KeySource, input: Tensor, p: float, train: bool) -> Tensor:
     """`torch.feature_dropout`: whole channels at a time."""
     return _dropped(source, input, p, train, _channels(input))
-
-
-def feature_dropout_(source: KeySource, input: Tensor, p: float, train: bool) -> Tensor:
-    """`torch.feature_dropout_`."""
-    return fill(input, feature_dropout(source, input, p, train)) if train and p else input
 
 
 def alpha_dropout(source: KeySource, input: Tensor, p: float, train: bool) -> Tensor:
@@ -42,19 +31,9 @@ def alpha_dropout(source: KeySource, input: Tensor, p: float, train: bool) -> Te
     return _alpha_dropped(source, input, p, train, tuple(input.shape))
 
 
-def alpha_dropout_(source: KeySource, input: Tensor, p: float, train: bool) -> Tensor:
-    """`torch.alpha_dropout_`."""
-    return fill(input, alpha_dropout(source, input, p, train)) if train and p else input
-
-
 def feature_alpha_dropout(source: KeySource, input: Tensor, p: float, train: bool) -> Tensor:
     """`torch.feature_alpha_dropout`."""
     return _alpha_dropped(source, input, p, train, _channels(input))
-
-
-def feature_alpha_dropout_(source: KeySource, input: Tensor, p: float, train: bool) -> Tensor:
-    """`torch.feature_alpha_dropout_`."""
-    return fill(input, feature_alpha_dropout(source, input, p, train)) if train and p else input
 
 
 def native_dropout(
@@ -80,18 +59,6 @@ def rrelu(
         return torch.nn.functional.leaky_relu(input, (lower + upper) / 2)
     uniform = uniforms(plan(source.next_key(input.device), tuple(input.shape)), input.dtype)
     return torch.where(input > 0, input, input * (uniform * (upper - lower) + lower))
-
-
-def rrelu_(
-    source: KeySource,
-    input: Tensor,
-    lower: float = 1 / 8,
-    upper: float = 1 / 3,
-    training: bool = False,
-    **_: object,
-) -> Tensor:
-    """`torch.rrelu_`."""
-    return fill(input, rrelu(source, input, lower, upper, training))
 
 
 def attention(

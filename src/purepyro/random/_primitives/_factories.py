@@ -2,81 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from .._bits import _bounded
-from .._bits._shape import broadcast, plan
+from .._bits._shape import Plan, broadcast, plan
 from .._bits._words import normals, uniforms
 from .._source import KeySource
 
 Size = Sequence[int]
 Device = torch.device | str | int | None
-_Ignored = object
+Draw = Callable[[Plan, torch.dtype], Tensor]
 
 
-def rand(
-    source: KeySource,
-    *shape: int | Size,
-    size: Size | None = None,
-    out: Tensor | None = None,
-    dtype: torch.dtype | None = None,
-    device: Device = None,
-    requires_grad: bool = False,
-    **_: object,
-) -> Tensor:
-    """`torch.rand`."""
-    key = source.next_key(_device(out, device))
-    found = uniforms(plan(key, _size(shape, size)), _dtype(out, dtype))
-    return _finished(found, out, requires_grad)
+def _of_shape(draw: Draw) -> Callable[..., Tensor]:
+    """`torch.rand` or `torch.randn`, from what draws their values."""
+
+    def factory(
+        source: KeySource,
+        *shape: int | Size,
+        size: Size | None = None,
+        out: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        device: Device = None,
+        requires_grad: bool = False,
+        **_: object,
+    ) -> Tensor:
+        key = source.next_key(_device(out, device))
+        found = draw(plan(key, _size(shape, size)), _dtype(out, dtype))
+        return finished(found, out, requires_grad)
+
+    return factory
 
 
-def randn(
-    source: KeySource,
-    *shape: int | Size,
-    size: Size | None = None,
-    out: Tensor | None = None,
-    dtype: torch.dtype | None = None,
-    device: Device = None,
-    requires_grad: bool = False,
-    **_: object,
-) -> Tensor:
-    """`torch.randn`."""
-    key = source.next_key(_device(out, device))
-    found = normals(plan(key, _size(shape, size)), _dtype(out, dtype))
-    return _finished(found, out, requires_grad)
+def _like(draw: Draw) -> Callable[..., Tensor]:
+    """`torch.rand_like` or `torch.randn_like`, from what draws their values."""
+
+    def factory(
+        source: KeySource,
+        input: Tensor,
+        *,
+        dtype: torch.dtype | None = None,
+        device: Device = None,
+        requires_grad: bool = False,
+        **_: object,
+    ) -> Tensor:
+        key = source.next_key(_device(input, device))
+        found = draw(plan(key, tuple(input.shape)), dtype or input.dtype)
+        return finished(found, None, requires_grad)
+
+    return factory
 
 
-def rand_like(
-    source: KeySource,
-    input: Tensor,
-    *,
-    dtype: torch.dtype | None = None,
-    device: Device = None,
-    requires_grad: bool = False,
-    **_: object,
-) -> Tensor:
-    """`torch.rand_like`."""
-    key = source.next_key(_device(input, device))
-    found = uniforms(plan(key, tuple(input.shape)), dtype or input.dtype)
-    return _finished(found, None, requires_grad)
-
-
-def randn_like(
-    source: KeySource,
-    input: Tensor,
-    *,
-    dtype: torch.dtype | None = None,
-    device: Device = None,
-    requires_grad: bool = False,
-    **_: object,
-) -> Tensor:
-    """`torch.randn_like`."""
-    key = source.next_key(_device(input, device))
-    found = normals(plan(key, tuple(input.shape)), dtype or input.dtype)
-    return _finished(found, None, requires_grad)
+rand, randn = _of_shape(uniforms), _of_shape(normals)
+rand_like, randn_like = _like(uniforms), _like(normals)
 
 
 def randint(
@@ -92,15 +73,15 @@ def randint(
 ) -> Tensor:
     """`torch.randint`: (high, size) or (low, high, size)."""
     shape = size
-    numbers = [bound for bound in bounds if isinstance(bound, int)]
+    given = [bound for bound in bounds if isinstance(bound, int)]
     for bound in bounds:
         if not isinstance(bound, int):
             shape = bound
-    start, stop = _bounds(numbers, low, high)
+    start, stop = _bounds(given, low, high)
     key = source.next_key(_device(out, device))
     found = _bounded.between(plan(key, tuple(shape or ())), start, stop, torch.int64)
     wanted = dtype or (torch.int64 if out is None else out.dtype)
-    return _finished(found.to(wanted), out, False)
+    return finished(found.to(wanted), out)
 
 
 def randint_like(
@@ -132,7 +113,7 @@ def randperm(
     """`torch.randperm`."""
     found = _bounded.permutation(source.next_key(_device(out, device)), n)
     wanted = dtype or (torch.int64 if out is None else out.dtype)
-    return _finished(found.to(wanted), out, False)
+    return finished(found.to(wanted), out)
 
 
 def normal(
@@ -146,7 +127,7 @@ def normal(
     device: Device = None,
     **_: object,
 ) -> Tensor:
-    """`torch.normal`: means and standard deviations as tensors, or numbers and a size."""
+    """`torch.normal`: means and standard deviations as tensors, or floats and a size."""
     given = [value for value in (mean, std) if isinstance(value, Tensor)]
     if given:
         shape = broadcast(*(value.shape for value in given))
@@ -155,16 +136,16 @@ def normal(
         shape = tuple(size or ())
         key, wanted = source.next_key(_device(out, device)), _dtype(out, dtype)
     found = normals(plan(key, shape), wanted) * std + mean
-    return _finished(found, out, False)
+    return finished(found, out)
 
 
-def _bounds(numbers: list[int], low: int, high: int | None) -> tuple[int, int]:
-    if len(numbers) > 1:
-        return numbers[0], numbers[1]
-    if numbers and high is None:
-        return low, numbers[0]
-    if numbers:
-        return numbers[0], _required(high)
+def _bounds(given: list[int], low: int, high: int | None) -> tuple[int, int]:
+    if len(given) > 1:
+        return given[0], given[1]
+    if given and high is None:
+        return low, given[0]
+    if given:
+        return given[0], _required(high)
     return low, _required(high)
 
 
@@ -192,7 +173,8 @@ def _device(like: Tensor | None, device: Device) -> torch.device:
     return torch.get_default_device() if like is None else like.device
 
 
-def _finished(found: Tensor, out: Tensor | None, requires_grad: bool) -> Tensor:
+def finished(found: Tensor, out: Tensor | None, requires_grad: bool = False) -> Tensor:
+    """A new tensor as torch's random calls return it: in ``out``, or by itself."""
     if out is not None:
         return out.resize_(found.shape).copy_(found)
     return found.requires_grad_() if requires_grad else found

@@ -1,4 +1,4 @@
-"""Standard gamma numbers from a key."""
+"""Standard gamma values from a key."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from torch import Tensor
 
 from .._bits._shape import plan
 from .._bits._words import normals, open_uniforms
+from .._derive import stream
 from .._key import Key
-from .._streams import stream
 from ._implicit import attach_gamma
 
 PROPOSALS = 10
-"""Proposals for each number. The least likely to be accepted are those for shape 1, of which a
+"""Proposals for each value. The least likely to be accepted are those for shape 1, of which a
 share of 0.0484 is not (Marsaglia & Tsang 2000, table 1): 10 fail together with probability 7e-14.
 """
 
 
 def standard_gamma(key: Key, concentration: Tensor) -> Tensor:
-    """Gamma numbers of rate 1, with the implicit gradient in `concentration`.
+    """Gamma values of rate 1, with the implicit gradient in `concentration`.
 
     Args:
         key: One key.
         concentration: Shape parameters, floating-point, any shape.
 
     Returns:
-        One number for each, of the same shape and dtype.
+        One value for each, of the same shape and dtype.
     """
     return attach_gamma(concentration, log_gamma(key, concentration.detach()).exp())
 
 
 def log_gamma(key: Key, concentration: Tensor) -> Tensor:
-    """Logarithms of gamma numbers, finite where the numbers themselves underflow; no gradient."""
+    """Logarithms of gamma values, finite where the values themselves underflow; no gradient."""
     wide = torch.float64 if concentration.dtype is torch.float64 else torch.float32
     shape_parameter = concentration.detach().to(wide)
-    # Below 1 a number of the shape plus one is scaled by u**(1/shape): their section 6.
+    # Below 1 a value of the shape plus one is scaled by u**(1/shape): their section 6.
     boosted = shape_parameter < 1
     raised = torch.where(boosted, shape_parameter + 1, shape_parameter)
     proposal = torch.log(_marsaglia_tsang(key, raised))
@@ -44,7 +44,7 @@ def log_gamma(key: Key, concentration: Tensor) -> Tensor:
 
 
 def _marsaglia_tsang(key: Key, alpha: Tensor) -> Tensor:
-    """Gamma numbers of shape 1 or more.
+    """Gamma values of shape 1 or more.
 
     Marsaglia & Tsang (2000), "A simple method for generating gamma variables", with a fixed number
     of proposals side by side, of which the first accepted one is taken.

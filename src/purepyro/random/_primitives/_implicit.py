@@ -1,7 +1,7 @@
-"""Implicit gradients of gamma and Dirichlet numbers in their parameters.
+"""Implicit gradients of gamma and Dirichlet values in their parameters.
 
 torch has the derivatives (Jankowiak & Obermeyer 2018) below functions that vmap cannot see through.
-Here the same derivatives are attached to numbers that were drawn otherwise, by functions with
+Here the same derivatives are attached to values that were drawn otherwise, by functions with
 rules for vmap and for forward mode.
 """
 
@@ -84,7 +84,7 @@ _apply_dirichlet = cast(_Apply, part(_Dirichlet, "apply"))
 
 
 def attach_gamma(concentration: Tensor, value: Tensor) -> Tensor:
-    """`value`, gamma numbers of shape `concentration`, with their gradient."""
+    """`value`, gamma values of shape `concentration`, with their gradient."""
     return _apply_gamma(concentration, value)
 
 

@@ -83,9 +83,9 @@ def bernoulli_(source: KeySource, target: Tensor, p: float | Tensor = 0.5, **_: 
 
 def random_(source: KeySource, target: Tensor, *bounds: int, **named: int) -> Tensor:
     """`Tensor.random_`: (), (to) or (from, to)."""
-    numbers = list(bounds)
-    low = numbers.pop(0) if len(numbers) > 1 else named.get("from", 0)
-    high = numbers[0] if numbers else named.get("to")
+    ends = list(bounds)
+    low = ends.pop(0) if len(ends) > 1 else named.get("from", 0)
+    high = ends[0] if ends else named.get("to")
     if high is None:
         # All that the dtype holds, up to its largest value.
         info = None if target.dtype.is_floating_point else torch.iinfo(target.dtype)

@@ -1,4 +1,4 @@
-"""Keyed versions of the random calls whose argument holds the parameters of each number."""
+"""Keyed versions of the random calls whose argument holds the parameters of each value."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .._source import KeySource
 from . import _continuous, _discrete, _gamma
+from ._factories import finished
 
 
 def bernoulli(
@@ -20,7 +21,7 @@ def bernoulli(
     """`torch.bernoulli`."""
     probs = input if p is None else torch.full_like(input, p)
     found = _discrete.bernoulli(source.next_key(input.device), probs, input.dtype)
-    return _finished(found, out)
+    return finished(found, out)
 
 
 def multinomial(
@@ -34,7 +35,7 @@ def multinomial(
 ) -> Tensor:
     """`torch.multinomial`."""
     draw = _discrete.categorical if replacement else _discrete.subset
-    return _finished(draw(source.next_key(input.device), input, num_samples), out)
+    return finished(draw(source.next_key(input.device), input, num_samples), out)
 
 
 def poisson(source: KeySource, input: Tensor, **_: object) -> Tensor:
@@ -55,7 +56,3 @@ def standard_gamma(source: KeySource, input: Tensor, **_: object) -> Tensor:
 def sample_dirichlet(source: KeySource, input: Tensor, **_: object) -> Tensor:
     """`torch._sample_dirichlet`."""
     return _continuous.dirichlet(source.next_key(input.device), input)
-
-
-def _finished(found: Tensor, out: Tensor | None) -> Tensor:
-    return found if out is None else out.resize_(found.shape).copy_(found)

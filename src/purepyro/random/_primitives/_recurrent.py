@@ -7,7 +7,7 @@ they are called as they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -24,15 +24,12 @@ Cell: TypeAlias = Callable[[Tensor, States, Weights, bool], States]
 Kernel: TypeAlias = Callable[..., object]
 
 
-def _gates(x: Tensor, hidden: Tensor, weights: Weights, biased: bool) -> tuple[Tensor, Tensor]:
-    """What input and state contribute to the gates; ``x`` went through its weights already."""
-    return x, linear(hidden, weights[1], weights[3] if biased else None)
+# The cells: from an input that went through its own weights, and the states before, to those after.
 
 
 def _lstm(x: Tensor, states: States, weights: Weights, biased: bool) -> States:
     hidden, cell = states
-    ours, theirs = _gates(x, hidden, weights, biased)
-    i, f, g, o = (ours + theirs).chunk(4, -1)
+    i, f, g, o = (x + _of_hidden(hidden, weights, biased)).chunk(4, -1)
     new = f.sigmoid() * cell + i.sigmoid() * g.tanh()
     out = o.sigmoid() * new.tanh()
     projected = len(weights) == (5 if biased else 3)
@@ -41,21 +38,23 @@ def _lstm(x: Tensor, states: States, weights: Weights, biased: bool) -> States:
 
 def _gru(x: Tensor, states: States, weights: Weights, biased: bool) -> States:
     (hidden,) = states
-    ours, theirs = _gates(x, hidden, weights, biased)
-    (r, z, n), (rh, zh, nh) = ours.chunk(3, -1), theirs.chunk(3, -1)
+    (r, z, n), (rh, zh, nh) = x.chunk(3, -1), _of_hidden(hidden, weights, biased).chunk(3, -1)
     reset, update = (r + rh).sigmoid(), (z + zh).sigmoid()
     new = (n + reset * nh).tanh()
     return (new + update * (hidden - new),)
 
 
 def _tanh(x: Tensor, states: States, weights: Weights, biased: bool) -> States:
-    ours, theirs = _gates(x, states[0], weights, biased)
-    return ((ours + theirs).tanh(),)
+    return ((x + _of_hidden(states[0], weights, biased)).tanh(),)
 
 
 def _relu(x: Tensor, states: States, weights: Weights, biased: bool) -> States:
-    ours, theirs = _gates(x, states[0], weights, biased)
-    return ((ours + theirs).relu(),)
+    return ((x + _of_hidden(states[0], weights, biased)).relu(),)
+
+
+def _of_hidden(hidden: Tensor, weights: Weights, biased: bool) -> Tensor:
+    """What the hidden state contributes to the gates."""
+    return linear(hidden, weights[1], weights[3] if biased else None)
 
 
 def _direction(
@@ -110,7 +109,7 @@ def _recurrent(kernel: Kernel, cell: Cell) -> Kernel:
     batch_first), or those of a packed sequence, with the sizes of its batches in second place.
     """
 
-    def keyed(source: KeySource, *args: object) -> object:
+    def keyed(source: KeySource, *args: Any) -> object:
         packed = not isinstance(args[2], (tuple, list)) or isinstance(args[3], (tuple, list))
         drop, train = (args[6], args[7]) if packed else (args[5], args[6])
         drops = bool(train and drop)
@@ -123,43 +122,11 @@ def _recurrent(kernel: Kernel, cell: Cell) -> Kernel:
                 "computed step by step for a batch of one length. Pad the sequences by "
                 "pad_packed_sequence and mask what lies beyond their ends."
             )
-        return _unpacked(source, cell, *args)
+        input, start, *rest = args
+        starts = (start,) if isinstance(start, Tensor) else tuple(start)
+        return _unrolled(source, cell, input, starts, *rest)
 
     return keyed
-
-
-def _unpacked(
-    source: KeySource,
-    cell: Cell,
-    input: object,
-    start: object,
-    params: object,
-    biased: object,
-    layers: object,
-    drop: object,
-    train: object,
-    bidirectional: object,
-    batch_first: object,
-) -> tuple[Tensor, ...]:
-    starts = (start,) if isinstance(start, Tensor) else start
-    assert isinstance(input, Tensor)
-    assert isinstance(starts, (tuple, list))
-    assert isinstance(params, (tuple, list))
-    assert isinstance(layers, int)
-    assert isinstance(drop, float)
-    return _unrolled(
-        source,
-        cell,
-        input,
-        tuple(starts),
-        params,
-        bool(biased),
-        layers,
-        drop,
-        bool(train),
-        bool(bidirectional),
-        bool(batch_first),
-    )
 
 
 def _single(kernel: Kernel, cell: Cell) -> Kernel:

@@ -1,6 +1,6 @@
-"""Derivatives of gamma and Dirichlet numbers in their parameters, with a rule for vmap.
+"""Derivatives of gamma and Dirichlet values in their parameters, with a rule for vmap.
 
-torch has the derivatives but no batching rule for them: it warns, loops over the lanes, and writes
+torch has the derivatives but no batching rule for them: it warns, loops over the batch, and writes
 the loop out in a traced graph. They are elementwise, so a batch is one more dimension.
 """
 
@@ -53,7 +53,7 @@ _apply = cast(Callable[..., Tensor], part(_Elementwise, "apply"))
 
 
 def gamma_slope(concentration: Tensor, value: Tensor) -> Tensor:
-    """The derivative of each gamma number in its shape parameter."""
+    """The derivative of each gamma value in its shape parameter."""
     return _apply(STANDARD_GAMMA_GRAD, concentration, value)
 
 

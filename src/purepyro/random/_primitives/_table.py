@@ -11,6 +11,7 @@ from torch import Tensor
 from ..._compat._random import SAMPLE_DIRICHLET, STANDARD_GAMMA
 from . import _dropout, _factories, _inplace, _parameters
 from ._recurrent import RECURRENT
+from ._writing import in_place
 
 Handler = Callable[..., object]
 
@@ -29,17 +30,13 @@ _BY_NAME: Mapping[str, Handler] = {
     "poisson": _parameters.poisson,
     "binomial": _parameters.binomial,
     "dropout": _dropout.dropout,
-    "dropout_": _dropout.dropout_,
     "feature_dropout": _dropout.feature_dropout,
-    "feature_dropout_": _dropout.feature_dropout_,
     "alpha_dropout": _dropout.alpha_dropout,
-    "alpha_dropout_": _dropout.alpha_dropout_,
     "feature_alpha_dropout": _dropout.feature_alpha_dropout,
-    "feature_alpha_dropout_": _dropout.feature_alpha_dropout_,
     "native_dropout": _dropout.native_dropout,
     "rrelu": _dropout.rrelu,
-    "rrelu_": _dropout.rrelu_,
 }
+_IN_PLACE = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "rrelu")
 _METHODS: Mapping[str, Handler] = {
     "normal_": _inplace.normal_,
     "uniform_": _inplace.uniform_,
@@ -55,6 +52,7 @@ _METHODS: Mapping[str, Handler] = {
 
 KEYED: Mapping[object, Handler] = MappingProxyType(
     {getattr(torch, name): handler for name, handler in {**_BY_NAME, **RECURRENT}.items()}
+    | {getattr(torch, f"{name}_"): in_place(_BY_NAME[name]) for name in _IN_PLACE}
     | {getattr(Tensor, name): handler for name, handler in _METHODS.items()}
     | {STANDARD_GAMMA: _parameters.standard_gamma}
     | {SAMPLE_DIRICHLET: _parameters.sample_dirichlet}

@@ -1,0 +1,327 @@
+"""What is known of a model's latent sites before a run: found by looking at it once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import ExitStack
+from enum import Enum
+from functools import partial
+from types import BuiltinFunctionType, FunctionType
+from typing import Any, NamedTuple
+
+import attrs
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+from torch.distributions.constraints import Constraint, real
+
+from ..._compat._messages import Msg, message_distribution
+from ..._compat._param_store import stored_params
+from ..._compat._plates import Plates, plate_indices
+from ..._compat._transforms import innermost, outside_transforms, plain
+from ..._core._trees import leaves_of, signature
+from ..._declare._tree import Node
+from ..._errors import MissingNameError
+from ..._networks._run_context import RUN
+from ..._run._execute import RunConfig, RunResult, execute
+from ..._run._handler import is_improper
+from ..._run._session import root_of
+from ..._run._sites import Site, feasible
+from ...random import key
+from ._latents import Latent, declared_sites, latent_of, latent_sites, mask_of, tensors_of
+from ._literals import Constants
+
+_REMEMBERED = 64  # signatures of arguments
+
+
+class Prototype(NamedTuple):
+    """What is known of a model's latent sites for all arguments of one signature.
+
+    Attributes:
+        latents: The sites, in the order of the run.
+        fixed: Whether all of them are the same in every run. If not, supports and masks are those
+            of some run, and ``now()`` has those of the run under way.
+        arranged: The plates whose rows are arguments, by ``subsample``.
+        flat: The sites with masked elements that other densities depend on.
+    """
+
+    latents: list[Latent]
+    fixed: bool
+    arranged: frozenset[str]
+    flat: frozenset[str]
+
+    @property
+    def drawn(self) -> Plates:
+        """The plates whose rows a run draws."""
+        frames = {
+            frame.name: frame
+            for latent in self.latents
+            for frame in latent.plates
+            if frame.full_size not in (None, frame.size) and frame.name not in self.arranged
+        }
+        return tuple(frames.values())
+
+    def now(
+        self,
+        model: Callable[..., object],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        rows: Mapping[str, Tensor],
+    ) -> tuple[list[Latent], dict[str, Tensor]]:
+        """The sites as they are in the run under way, and the rows of the arranged plates.
+
+        Args:
+            model: The model.
+            args: Its arguments.
+            kwargs: The same, by name.
+            rows: The rows that the run under way draws.
+        """
+        try:
+            run = _run(model, args, kwargs, rows)
+        except MissingNameError as error:
+            run, other = (_run(model, args, kwargs, rows, lacks=shift) for shift in (0.0, 1.0))
+            if not _are_equal(_supports_and_masks(run.outcome), _supports_and_masks(other.outcome)):
+                raise MissingNameError(
+                    f"{error} The guide cannot do without, since supports or masks of the model's "
+                    "latent sites depend on it: give it the parameters of model and guide "
+                    "together, {**init(model, key), **params}, such as state.params of SVI."
+                ) from error
+        sites = {site.name: site for site in latent_sites(run.outcome)}
+        latents = [
+            latent_of(sites[known.name], known.fault, self.arranged, declared=known.declared)
+            for known in self.latents
+            if known.name in sites
+        ]
+        return [
+            attrs.evolve(latent, mask=None) if latent.name in self.flat else latent
+            for latent in latents
+        ], {name: run.rows[name] for name in self.arranged}
+
+
+class Prototypes:
+    """What is known of a model, by the signature of its arguments."""
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, Prototype] = {}
+
+    def of(
+        self, model: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Prototype:
+        """The latent sites of ``model`` on such arguments."""
+        tree = (args, dict(kwargs))
+        name = signature(tree)
+        if name is not None and name in self._known:
+            return self._known[name]
+        prototype, keep = _run_for_prototype(model, args, kwargs)
+        if name is not None and keep and all(map(_is_constant, leaves_of(tree))):
+            if len(self._known) >= _REMEMBERED:
+                del self._known[next(iter(self._known))]
+            self._known[name] = prototype
+        return prototype
+
+
+def _is_constant(leaf: object) -> bool:
+    """Whether an argument is a tensor, whose shape counts, or can never be another than it is."""
+    kinds = (Tensor, int, float, complex, str, bytes, type, Enum, Node, torch.dtype, torch.device)
+    functions = (FunctionType, BuiltinFunctionType)
+    return leaf is None or isinstance(leaf, (*kinds, *functions, nn.Module))
+
+
+class _Seen(NamedTuple):
+    """What was seen in one run: the sites, and the rows of all plates."""
+
+    outcome: RunResult[object]
+    rows: dict[str, Tensor]
+
+
+def _run_for_prototype(
+    model: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Prototype, bool]:
+    """What a first look finds, and whether it may be kept for later runs."""
+    running, constants = RUN.get(), Constants()
+    params = running.params if running is not None else stored_params()
+    rows = _Rows(constants)
+    # Two runs, since a support that moves with other draws shows only so; and the second one is
+    # given the parameters that the first one starts, of which no tensor is a constant.
+    with torch.no_grad():
+        config = RunConfig(params=params, collect=True)
+        first = execute(model, key(0), args, kwargs, config)
+        frames = {frame.name: frame for site in latent_sites(first) for frame in site.plates}
+        frames = {name: frame for name, frame in frames.items() if frame.full_size}
+        parts = {n: torch.arange(f.size) for n, f in frames.items() if f.size != f.full_size}
+        config = attrs.evolve(config, params=first.params, values=parts)
+        second = execute(rows(model), key(1), args, kwargs, config)
+        if parts:  # bounds may be by row, so only runs on the same rows compare
+            first = execute(model, key(0), args, kwargs, config)
+    sites = latent_sites(second)
+    arranged = {
+        name
+        for name, frame in frames.items()
+        if (name in parts and name not in second.values_read)
+        or (name not in parts and not _in_order(rows.found.get(name), constants))
+    }
+    declared = declared_sites(root_of(model))
+    latents = [
+        latent_of(
+            site,
+            _why_not_fitted(site, first.sites.get(site.name, site)),
+            arranged,
+            declared=site.name in declared,
+        )
+        for site in sites
+    ]
+    flat = _flat(model, args, kwargs, params, [each for each in latents if each.mask is not None])
+    values = [t for each in latents for t in (*tensors_of(each.support), *tensors_of(each.mask))]
+    fixed = not arranged and all(constants.has(value) for value in values)
+    if not fixed:  # nothing of this run's may get into another
+        forgotten = [attrs.evolve(each, support=real, mask=None) for each in latents]
+        return Prototype(forgotten, fixed, frozenset(arranged), flat), not constants.reads
+    latents = [attrs.evolve(e, mask=None) if e.name in flat else e for e in latents]
+    keep = not constants.reads and all(plain(value) is not None for value in values)
+    return Prototype(latents, fixed, frozenset(), flat), keep
+
+
+def _run(
+    model: Callable[..., object],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    rows: Mapping[str, Tensor],
+    lacks: float | None = None,
+) -> _Seen:
+    """The model with what the run under way has: the same parameters, the same rows.
+
+    Args:
+        model: The model.
+        args: Its arguments.
+        kwargs: The same, by name.
+        rows: The rows of plates.
+        lacks: How far from their start to put parameters that the run under way does not have.
+    """
+    running, seen = RUN.get(), _Rows()
+    if running is None:  # in plain Pyro
+        config = RunConfig(params=stored_params(), values=rows, collect=True)
+        return _Seen(execute(seen(model), key(0), args, kwargs, config), seen.found)
+    params, collect = running.params, running.collects or lacks is not None
+    config = RunConfig(params=params, values=rows, collect=collect)
+    outcome = execute(seen(model), running.key, args, kwargs, config)
+    if lacks:
+        moved = {n: each if n in params else each + lacks for n, each in outcome.params.items()}
+        config = attrs.evolve(config, params=moved)
+        outcome = execute(seen(model), running.key, args, kwargs, config)
+    running.params_read.update(outcome.params_read & params.keys())
+    return _Seen(outcome, seen.found)
+
+
+def _supports_and_masks(outcome: RunResult[object]) -> list[Tensor]:
+    """The tensors that supports and masks are made of."""
+    sites = latent_sites(outcome)
+    return [t for s in sites for t in (*tensors_of(s.fn.support), *tensors_of(mask_of(s)))]
+
+
+def _are_equal(ones: list[Tensor], others: list[Tensor]) -> bool:
+    """Whether tensors are seen to be the same; if they cannot be seen, they are not."""
+    if len(ones) != len(others):
+        return False
+    seen = [innermost(each.detach()) for each in (*ones, *others)]
+    with outside_transforms():
+        if any(plain(each) is None for each in seen):
+            return False
+    return not any(map(_differ, ones, others))
+
+
+class _Rows(Messenger):
+    """Takes note of the rows of all plates around sites; and of constants, if so asked."""
+
+    def __init__(self, constants: Constants | None = None) -> None:
+        super().__init__()
+        self.found: dict[str, Tensor] = {}
+        self._constants = constants
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _Rows:
+        if self._constants is not None:
+            self._stack.enter_context(self._constants)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._stack.close()
+
+    def _pyro_sample(self, msg: Msg) -> None:
+        if msg["value"] is None and is_improper(msg["fn"]):
+            msg["value"] = feasible(message_distribution(msg))
+        self.found.update(plate_indices())
+
+
+def _in_order(rows: Tensor | None, constants: Constants) -> bool:
+    """Whether the rows of a full plate are known to be 0, 1, 2 and so on in every run."""
+    if rows is None:
+        return True
+    seen = plain(rows)
+    return seen is not None and constants.has(rows) and torch.equal(seen, torch.arange(len(seen)))
+
+
+def _flat(
+    model: Callable[..., object],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    params: Mapping[str, Tensor],
+    masked: list[Latent],
+) -> frozenset[str]:
+    """The sites with masked elements that other densities depend on.
+
+    Where a prior is masked, and nothing depends on the value, the element is in no way a part of
+    the model. One whose value counts elsewhere has a flat prior, so a guide must count it.
+    """
+    if not masked:
+        return frozenset()
+    config = partial(RunConfig, params=params, collect=True)
+    drawn = execute(model, key(0), args, kwargs, config()).sites
+    others = {name: site.value for name, site in drawn.items() if site.kind == "subsample"}
+    values = {each.name: drawn[each.name].value.detach() for each in masked}
+
+    def density(values: dict[str, Tensor]) -> Tensor:
+        outcome = execute(model, key(0), args, kwargs, config(values={**others, **values}))
+        terms = [s.log_density().sum() for s in outcome.sites.values() if s.kind != "subsample"]
+        return sum(terms, torch.zeros(()))
+
+    gradients = torch.func.grad(density)(values)
+    return frozenset(each.name for each in masked if _counts(gradients[each.name], each))
+
+
+def _counts(gradient: Tensor, latent: Latent) -> bool:
+    """Whether the gradient is seen to be other than zero at a masked element."""
+    hidden = ~torch.as_tensor(latent.mask)
+    hidden = hidden.reshape(hidden.shape + (1,) * latent.event_dim)
+    seen = innermost((gradient * hidden).detach())
+    with outside_transforms():
+        return plain(seen) is not None and bool((seen != 0).any())
+
+
+def _why_not_fitted(site: Site, again: Site) -> str | None:
+    """Why no automatic guide can have the site, if so; ``again`` is it in another run."""
+    support: Constraint = site.fn.support
+    if support.is_discrete:
+        return (
+            f"The latent site {site.name!r} is discrete ({type(site.fn).__name__}), which no "
+            "automatic guide can fit. Sum it out in the model, observe it, or write a guide by "
+            "hand."
+        )
+    pairs = zip(tensors_of(support), tensors_of(again.fn.support), strict=True)
+    if any(_differ(one, other) for one, other in pairs):
+        return (
+            f"The support {support} of the latent site {site.name!r} depends on other random "
+            "sites, so no fixed transform maps onto it. Draw a site with a fixed support, such as "
+            "Uniform(0, 1), and compute this one from it."
+        )
+    return None
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are seen to be different, in some lane of ``vmap``."""
+    one, other = innermost(one.detach()), innermost(other.detach())
+    with outside_transforms():
+        if plain(one) is None or plain(other) is None:
+            return False
+        return not torch.equal(one, other)
