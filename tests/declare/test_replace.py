@@ -322,7 +322,7 @@ def test_a_new_network_must_fit_the_declarations(key: random.Key) -> None:
         PyroSample(dist.Normal(torch.zeros(3), 1.0).to_event(1)),
         PyroSample(dist.MultivariateNormal(torch.zeros(3), torch.eye(3))),
     ],
-    ids=str,
+    ids=("one", "a function", "of the instance", "a vector", "an event", "a joint one"),
 )
 def test_a_prior_gets_the_parameters_shape(
     declaration: PyroSample, double: bool, key: random.Key
