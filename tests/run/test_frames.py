@@ -15,7 +15,7 @@ import torch
 import torchopt
 from torch import Tensor
 
-from purepyro import Module, PyroParam, PyroSample, apply, random
+from purepyro import Module, Prior, PyroParam, PyroSample, apply, random
 from purepyro.infer import SVI
 
 Y = torch.ones(3)
@@ -44,7 +44,7 @@ class Watched(dist.Normal):
 
 class Model(Module):
     @PyroSample
-    def z(self) -> dist.Distribution:
+    def z(self) -> Prior:
         return Watched(0.0, 1.0)
 
     def forward(self, y: Tensor) -> None:
@@ -57,7 +57,7 @@ class Guide(Module):
     loc = PyroParam(torch.tensor(0.0))
 
     @PyroSample
-    def z(self) -> dist.Distribution:
+    def z(self) -> Prior:
         return Watched(self.loc, 1.0)
 
     def forward(self, y: Tensor) -> None:
