@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -20,7 +21,6 @@ from purepyro.infer import SVI
 
 Y = torch.ones(3)
 _SEEN: list[list[str]] = []
-_NO_SHAPE = torch.Size()
 
 
 def _frames() -> list[str]:
@@ -37,9 +37,9 @@ def _frames() -> list[str]:
 class Watched(dist.Normal):
     """A normal distribution with a draw of its own, which notes how deep it is called."""
 
-    def rsample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def rsample(self, *args: Any, **kwargs: Any) -> Tensor:
         _SEEN.append(_frames())
-        return super().rsample(sample_shape)
+        return super().rsample(*args, **kwargs)
 
 
 class Model(Module):
