@@ -193,7 +193,7 @@ _LOST = "ignore::pytest.PytestUnraisableExceptionWarning"
         ("step of particles", 41),
         ("apply", 19),
         ("trace", 19),
-        ("fit", 41),
+        ("fit", 31),
         pytest.param("init", 97, marks=pytest.mark.slow),
         pytest.param("step", 1, marks=pytest.mark.slow),
         pytest.param("apply", 1, marks=pytest.mark.slow),

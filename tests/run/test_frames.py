@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -15,12 +16,11 @@ import torch
 import torchopt
 from torch import Tensor
 
-from purepyro import Module, PyroParam, PyroSample, apply, random
+from purepyro import Module, Prior, PyroParam, PyroSample, apply, random
 from purepyro.infer import SVI
 
 Y = torch.ones(3)
 _SEEN: list[list[str]] = []
-_NO_SHAPE = torch.Size()
 
 
 def _frames() -> list[str]:
@@ -37,14 +37,14 @@ def _frames() -> list[str]:
 class Watched(dist.Normal):
     """A normal distribution with a draw of its own, which notes how deep it is called."""
 
-    def rsample(self, sample_shape: torch.Size = _NO_SHAPE) -> Tensor:
+    def rsample(self, *args: Any, **kwargs: Any) -> Tensor:
         _SEEN.append(_frames())
-        return super().rsample(sample_shape)
+        return super().rsample(*args, **kwargs)
 
 
 class Model(Module):
     @PyroSample
-    def z(self) -> dist.Distribution:
+    def z(self) -> Prior:
         return Watched(0.0, 1.0)
 
     def forward(self, y: Tensor) -> None:
@@ -57,7 +57,7 @@ class Guide(Module):
     loc = PyroParam(torch.tensor(0.0))
 
     @PyroSample
-    def z(self) -> dist.Distribution:
+    def z(self) -> Prior:
         return Watched(self.loc, 1.0)
 
     def forward(self, y: Tensor) -> None:

@@ -14,7 +14,7 @@ import attrs
 from torch import Tensor, nn
 
 from .._networks._buffers import Buffers
-from .._networks._functional_copy import skeleton, swap
+from .._networks._functional_copy import functional_copy, swap
 from .._networks._run_context import RUN, param
 from .._networks._substitution import Substitution
 from ._fields import Field
@@ -89,7 +89,7 @@ class _Binder:
         if isinstance(value, nn.Module):
             path = join(owner_path, local_path)
             if id(value) not in self._nets:
-                self._nets[id(value)] = _Net(value, skeleton(value), path, owner, local_path)
+                self._nets[id(value)] = _Net(value, functional_copy(value), path, owner, local_path)
             return self._nets[id(value)].copy
         visit = partial(self._value, owner=owner, owner_path=owner_path)
         return map_children(value, local_path, visit)
@@ -118,7 +118,7 @@ class _Binder:
 
 
 def _swap_buffers(net: _Net, substitution: Substitution, buffers: Buffers) -> None:
-    pairs = buffers.hand_out(net.path, net.net, net.copy)
+    pairs = buffers.copies_for(net.path, net.net, net.copy)
     swap(net.copy, {id(own): copy for own, copy in pairs})
     for own, copy in pairs:
         substitution.put(own, copy)

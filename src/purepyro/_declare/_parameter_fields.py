@@ -208,5 +208,5 @@ def _same_shape(what: str, value: Tensor, like: Tensor) -> Tensor:
 
 
 def _empty(like: Tensor) -> Tensor:
-    """What is to be known of a parameter, without its numbers."""
+    """What is to be known of a parameter, without its values."""
     return like.new_zeros(()).expand(like.shape)

@@ -17,7 +17,7 @@ from .._compat._transforms import innermost, is_tracing, is_transforming, outsid
 from .._declare._reads import join
 from .._declare._tree import Node
 from .._errors import DeclarationError
-from .._networks._functional_copy import skeleton, swap
+from .._networks._functional_copy import functional_copy, swap
 from ..random import Key, name_key
 from ..random._mode import KeyedRandom
 
@@ -67,7 +67,7 @@ def reset(net: nn.Module, key: Key) -> dict[str, Tensor]:
 
 def _values(net: nn.Module, key: Key) -> tuple[Tensor, ...]:
     """The parameters in their order, each filled by a rule, or else with NaNs in it."""
-    copy = skeleton(net)
+    copy = functional_copy(net)
     # Rules that write in place need tensors with the batch of the keys.
     batch = key[..., 0] * 0
     start = {id(own): _batched(torch.full_like(own, math.nan), batch) for own in net.parameters()}

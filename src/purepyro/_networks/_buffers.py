@@ -73,7 +73,9 @@ class Buffers:
         """The buffers as the run found them."""
         return {path: kept.start for path, kept in self._kept.items()}
 
-    def hand_out(self, prefix: str, net: nn.Module, copy: nn.Module) -> list[tuple[Tensor, Tensor]]:
+    def copies_for(
+        self, prefix: str, net: nn.Module, copy: nn.Module
+    ) -> list[tuple[Tensor, Tensor]]:
         """Each buffer of ``net`` with the tensor that its copy computes with."""
         pairs: list[tuple[Tensor, Tensor]] = []
         for path, own in net.named_buffers(prefix):

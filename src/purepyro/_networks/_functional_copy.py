@@ -1,9 +1,9 @@
 """Copies of ``torch.nn`` modules that share everything but the tensors they compute with.
 
 Swapping tensors on a shared module, as ``torch.func.functional_call`` does, is seen by other
-threads. A skeleton is a module of its own: same code, same settings, other tensors. Whatever in it
-is bound to a layer (methods, partials, hooks, closures, alone or in containers) is bound to the
-layer's copy.
+threads. A functional copy is a module of its own: same code, same settings, other tensors. Whatever
+in it is bound to a layer (methods, partials, hooks, closures, alone or in containers) is bound to
+the layer's copy.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _OFTEN_EMPTY = frozenset({dict, OrderedDict, list, tuple, set})
 _PLAIN = frozenset({bool, int, float, str, type(None), Tensor, nn.Parameter, torch.Size, type})
 
 
-def skeleton(net: nn.Module) -> nn.Module:
+def functional_copy(net: nn.Module) -> nn.Module:
     """A copy of ``net`` whose tensors can be swapped without ``net`` noticing.
 
     Raises:
@@ -50,10 +50,10 @@ def skeleton(net: nn.Module) -> nn.Module:
 
 
 def swap(copy: nn.Module, tensors: Mapping[int, Tensor]) -> None:
-    """Let a skeleton compute with other tensors.
+    """Let a functional copy compute with other tensors.
 
     Args:
-        copy: A skeleton.
+        copy: A functional copy.
         tensors: For the ``id`` of a parameter or buffer that it holds, the tensor in its place.
     """
     for module in copy.modules():

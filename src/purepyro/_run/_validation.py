@@ -66,7 +66,7 @@ def _constraints_of(fn: Distribution) -> Iterator[tuple[str, Constraint]]:
 
 
 def _takes_nan(fn: object) -> bool:
-    """Whether missing numbers are a part of what the distribution is for."""
+    """Whether missing values are a part of what the distribution is for."""
     if isinstance(fn, NanMaskedNormal | NanMaskedMultivariateNormal):
         return True
     inner: object = getattr(fn, "base_dist", None)

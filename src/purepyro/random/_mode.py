@@ -49,9 +49,9 @@ class KeyedRandom(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         self._leave(self._outer[-1])
 
-    def _is_innermost(self) -> bool:
-        """Whether no other function mode was put on since the block began."""
-        return bool(self._outer) and mode_depth() == self._outer[-1][1] + 1
+    def _is_alone(self) -> bool:
+        """Whether this is the only function mode, so that no other one has to see more."""
+        return len(self._outer) == 1 and mode_depth() == 1
 
     def _leave(self, outer: tuple[TorchFunctionMode | None, int]) -> None:
         pop_modes(outer[1])

@@ -37,7 +37,7 @@ class Start:
         model: The model.
         guide: The guide.
         sums_out: Whether the loss sums out discrete sites that the guide does not have.
-        on_nonfinite: What happens at numbers that are not finite.
+        on_nonfinite: What happens at values that are not finite.
     """
 
     model: Callable[..., object]
@@ -84,7 +84,7 @@ class Start:
     def checked(
         self, key: Key, batch: Batch, check: Callable[[Params], None]
     ) -> tuple[Params, State]:
-        """The same, after a first look: do model and guide match, are the data numbers?
+        """The same, after a first look: do model and guide match, are the data finite?
 
         Args:
             key: The key of the fit.
@@ -104,7 +104,7 @@ class Start:
                 bad = self.on_nonfinite != "ignore" and any(has_nan(site) for site in sites)
             if bad and self.on_nonfinite == "raise":
                 cause = nonfinite_site(self.model, self.guide, params, [seen], batch)
-        except ValueError as error:  # Pyro and torch refuse numbers by these
+        except ValueError as error:  # Pyro and torch refuse values by these
             if isinstance(error, PurepyroError):
                 raise
             with unvalidated(), torch.no_grad():

@@ -61,7 +61,7 @@ class SVI(Carried, Generic[P]):
             the site where it began. ``"skip"``: the step is left out (also where only its gradient
             is not finite), the next one draws anew; under ``vmap``, for that member alone.
             ``"ignore"``: nothing. In steps with the last two, and in ``init`` with the last, Pyro's
-            own checks of numbers are off, since these raise.
+            own checks of values are off, since these raise.
         callback: Called by runs with an ``SVIRecord`` after each step; a true result stops the
             run.
         progress_bar: Whether runs show one; by default if a terminal looks on. Without it, lines go
@@ -122,7 +122,7 @@ class SVI(Carried, Generic[P]):
             UnknownNameError: if the guide has a site that the model does not, or a pattern matches
                 no parameter.
             ShapeError: if the two differ in a site's shape.
-            SupportError: if data or parameters are not numbers, unless these are ignored.
+            SupportError: if data or parameters are not finite, unless these are ignored.
             DeclarationError: if the optimiser would change the structure of the state.
         """
         consume(key, "SVI.init")
