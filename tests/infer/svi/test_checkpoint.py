@@ -278,6 +278,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         save(tmp_path / "pipe", STATE)
 
 
+@pytest.mark.filterwarnings("ignore:.*[Ss]parse:UserWarning")  # torch 2.14 warns as it reads them
 @pytest.mark.parametrize(
     "content",
     [
