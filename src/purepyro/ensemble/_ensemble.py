@@ -327,7 +327,7 @@ def require_one_good(ensemble: Ensemble[...], keys: Key, call: Arguments) -> Non
     for i in range(len(keys)):
         svi = ensemble._svi_of(slice_of(ensemble.members, i))
         try:
-            init_member(svi, keys[i], call.rebuilt(call.of_member(i)))
+            init_member(svi, keys[i], call.plan.rebuilt(call.of_member(i)))
         except SupportError as error:
             first = first or error
         else:
@@ -341,14 +341,18 @@ def initial_state(ensemble: Ensemble[...], keys: Key, call: Arguments) -> Ensemb
     members = ensemble.members
 
     def init(key: Tensor, members: object, *tensors: Tensor) -> SVIState:
-        return init_member(without_checks(ensemble._svi_of(members)), key, call.rebuilt(tensors))
+        return init_member(
+            without_checks(ensemble._svi_of(members)), key, call.plan.rebuilt(tensors)
+        )
 
     if ensemble.map == "loop":
         svi = stacked(
             [init(keys[i], slice_of(members, i), *call.of_member(i)) for i in range(len(keys))]
         )
     else:
-        mapped_init = torch.vmap(init, in_dims=(0, 0, *call.dims), chunk_size=ensemble.chunk_size)
+        mapped_init = torch.vmap(
+            init, in_dims=(0, 0, *call.plan.dims), chunk_size=ensemble.chunk_size
+        )
         # What does not depend on the key comes as a view of one member; of a single member, that
         # counts as contiguous, but would be another stride to a graph.
         with explained("Ensemble"):
@@ -377,7 +381,7 @@ def train_members(
 
 def diagnose_member(ensemble: Ensemble[...], state: EnsembleState, i: int, call: Arguments) -> str:
     """Why the next step of member ``i`` is not finite."""
-    batch = call.rebuilt(call.of_member(i))
+    batch = call.plan.rebuilt(call.of_member(i))
     return diagnose_step(ensemble.svi_of(state, i), ensemble.member(state, i), batch)
 
 

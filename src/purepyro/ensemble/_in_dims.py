@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import attrs
@@ -35,46 +35,32 @@ class Plan:
 
 @attrs.frozen
 class Arguments:
-    """A call's arguments, taken apart.
+    """A call's arguments, their tensors apart from the rest.
 
     Attributes:
-        tensors: Their tensors, those of the members with the members first.
-        plan: All the rest.
+        tensors: The tensors; those that are the members' own have the members first.
+        plan: The arguments without tensors.
     """
 
     tensors: tuple[Tensor, ...]
     plan: Plan
 
-    @property
-    def dims(self) -> tuple[int | None, ...]:
-        """For each tensor 0 if its first dimension is the member, ``None`` if it is shared."""
-        return self.plan.dims
-
-    def rebuilt(self, tensors: Sequence[Tensor]) -> Batch:
-        """The arguments, with tensors in their places."""
-        return self.plan.rebuilt(tensors)
-
     def part(self, members: slice) -> Arguments:
         """The arguments of a part of the members."""
-        tensors = (
-            tensor if dim is None else tensor[members]
-            for tensor, dim in zip(self.tensors, self.dims, strict=True)
-        )
-        return Arguments(tuple(tensors), self.plan)
+        return Arguments(self._pick(lambda tensor: tensor[members]), self.plan)
 
     def of_members(self, index: Tensor) -> tuple[Tensor, ...]:
-        """The tensors of some members, with the shared ones."""
-        return tuple(
-            tensor if dim is None else tensor.index_select(0, index.to(tensor.device))
-            for tensor, dim in zip(self.tensors, self.dims, strict=True)
-        )
+        """The tensors of the members at ``index``, with the shared ones."""
+        return self._pick(lambda tensor: tensor.index_select(0, index.to(tensor.device)))
 
     def of_member(self, i: int) -> tuple[Tensor, ...]:
         """The tensors of one member, with the shared ones."""
-        return tuple(
-            tensor if dim is None else tensor[i]
-            for tensor, dim in zip(self.tensors, self.dims, strict=True)
-        )
+        return self._pick(lambda tensor: tensor[i])
+
+    def _pick(self, pick: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+        """The tensors, those of the members as ``pick`` returns them."""
+        pairs = zip(self.tensors, self.plan.dims, strict=True)
+        return tuple(tensor if dim is None else pick(tensor) for tensor, dim in pairs)
 
 
 def arguments(
