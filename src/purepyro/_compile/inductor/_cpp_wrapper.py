@@ -9,9 +9,11 @@ from importlib import import_module
 from typing import Any
 
 from ._cpp_buffers import QuickBuffers
+from ._cpp_header import SmallHeader
 from ._cpp_loops import Turns
 from ._cpp_philox import as_a_function
 
+_PARTS = SmallHeader, Turns, QuickBuffers
 _SETTINGS: Mapping[str, object] = {"aot_inductor.allow_stack_allocation": True}
 
 
@@ -69,10 +71,10 @@ def _wrapper() -> Any:
         results = {"generate_return": home.CppWrapperCpu.generate_return}
     except (ImportError, AttributeError):
         return None
-    own = [name for kind in (QuickBuffers, Turns) for name in vars(kind) if name[0] != "_"]
+    own = [name for kind in _PARTS for name in vars(kind) if name[0] != "_"]
     if not all(hasattr(base, name) for name in own):
         return None
-    return type("Wrapper", (Turns, base), results)
+    return type("Wrapper", (*_PARTS[:2], base), results)
 
 
 @cache

@@ -23,12 +23,16 @@ from ...random._bits._philox_operators import OPERATOR, ROUNDS
 from .._compiler_thread import apart
 from .._torch_logs import silent
 from ..passes._materialize import KEPT
+from ._cpp_header import small_header
 from ._cpp_philox import decomposed, lowered
 from ._cpp_wrapper import exact_vectors, quick_buffers
 
 LOGGER = logging.getLogger("purepyro.jit")
 
 Run = Callable[..., Sequence[Tensor]]
+
+# The first error of the small header, which would come again with every graph.
+_HEADER_FAILED: list[Exception] = []
 
 
 def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run:
@@ -58,6 +62,7 @@ def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run
         # of instructions that the processor says it has.
         "cpp_cache_precompile_headers": False,
         "cpp.vec_isa_ok": True,
+        "aot_inductor.enable_line_tables": False,
         # A product and a sum in one operation, as Triton and XLA have it too.
         "cpp.enable_floating_point_contract_flag": "fast",
     }
@@ -72,10 +77,24 @@ def _made(module: fx.GraphModule, inputs: Sequence[Tensor], settings: Mapping[st
             return _compiled(module, inputs)
         try:
             with quick_buffers() as more, _set(more):
-                return _directly(_compiled(module, inputs))
+                return _directly(_with_small_header(module, inputs))
         except _inductor().exc.InductorError as error:
             LOGGER.info("Inductor failed with code of ours, and goes on with its own: %s", error)
             return _directly(_compiled(module, inputs))
+
+
+def _with_small_header(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Run:
+    """A graph compiled with the small header, if that is enough for this compiler and torch."""
+    if _HEADER_FAILED:
+        return _compiled(module, inputs)
+    try:
+        with small_header():
+            return _compiled(module, inputs)
+    except _inductor().exc.InductorError as error:
+        with_all = _compiled(module, inputs)
+        LOGGER.info("The small header was not enough, torch's own is used from now on: %s", error)
+        _HEADER_FAILED.append(error)
+        return with_all
 
 
 @cache
