@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from copy import deepcopy
 from functools import cache, partial
 from hashlib import sha256
 from importlib import import_module
@@ -26,13 +27,14 @@ from ..passes._materialize import KEPT
 from ._cpp_header import small_header
 from ._cpp_philox import decomposed, lowered
 from ._cpp_wrapper import exact_vectors, quick_buffers
+from ._functional import functional_compiled
 
 LOGGER = logging.getLogger("purepyro.jit")
 
 Run = Callable[..., Sequence[Tensor]]
 
-# The first error of the small header, which would come again with every graph.
-_HEADER_FAILED: list[Exception] = []
+# The first error of the quick way, which would come again with every graph.
+_FAILED: list[Exception] = []
 
 
 def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run:
@@ -77,24 +79,25 @@ def _made(module: fx.GraphModule, inputs: Sequence[Tensor], settings: Mapping[st
             return _compiled(module, inputs)
         try:
             with quick_buffers() as more, _set(more):
-                return _directly(_with_small_header(module, inputs))
+                return _quickly(module, inputs)
         except _inductor().exc.InductorError as error:
             LOGGER.info("Inductor failed with code of ours, and goes on with its own: %s", error)
             return _directly(_compiled(module, inputs))
 
 
-def _with_small_header(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Run:
-    """A graph compiled with the small header, if that is enough for this compiler and torch."""
-    if _HEADER_FAILED:
-        return _compiled(module, inputs)
+def _quickly(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Run:
+    """A graph compiled past what only other graphs need, if this torch and compiler allow it."""
+    if _FAILED:
+        return _directly(_compiled(module, inputs))
     try:
         with small_header():
-            return _compiled(module, inputs)
-    except _inductor().exc.InductorError as error:
-        with_all = _compiled(module, inputs)
-        LOGGER.info("The small header was not enough, torch's own is used from now on: %s", error)
-        _HEADER_FAILED.append(error)
-        return with_all
+            run = functional_compiled(deepcopy(module), inputs)
+    except Exception as error:  # whatever this torch does otherwise
+        found = _directly(_compiled(module, inputs))
+        LOGGER.info("Graphs go all of torch's way from now on, which takes longer: %s", error)
+        _FAILED.append(error)
+        return found
+    return lambda *inputs: run(list(inputs))  # which it empties
 
 
 @cache
