@@ -28,6 +28,7 @@ from ._cpp_header import small_header
 from ._cpp_philox import decomposed, lowered
 from ._cpp_wrapper import exact_vectors, quick_buffers
 from ._functional import functional_compiled
+from ._quick_codegen import quick_codegen
 
 LOGGER = logging.getLogger("purepyro.jit")
 
@@ -73,7 +74,14 @@ def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run
 
 
 def _made(module: fx.GraphModule, inputs: Sequence[Tensor], settings: Mapping[str, object]) -> Run:
-    with torch.no_grad(), silent(), exact_vectors(), warnings.catch_warnings(), _set(settings):
+    with (
+        torch.no_grad(),
+        silent(),
+        exact_vectors(),
+        quick_codegen(),
+        warnings.catch_warnings(),
+        _set(settings),
+    ):
         warnings.simplefilter("ignore")  # torch warns of its own deprecated functions
         if any(tensor.device.type != "cpu" for tensor in inputs):
             return _compiled(module, inputs)
