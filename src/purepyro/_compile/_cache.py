@@ -20,7 +20,7 @@ from .._compat._tracing import LOCK, Guard, unfit
 from .._core._trees import Frame, leaves_of, named_leaves, taken_apart
 from .._errors import GradientError, SpecializationError, TraceError, describe
 from ._trace import Traced, trace
-from .guards._captures import Captures, captures
+from .guards._captures import Captures
 
 T = TypeVar("T")
 
@@ -86,9 +86,7 @@ class Specialization(Generic[T]):
 
     def found(self, call: Call) -> Found[T] | None:
         """What was built, and the tensors to run on, if this is the kind of the call."""
-        if not _same(call.fixed, self.fixed) or self.captures.changed():
-            return None
-        captured = self.captures.current()
+        captured = self.captures.current() if _same(call.fixed, self.fixed) else None
         if captured is None:
             return None
         inputs = [*call.tensors, *captured]
@@ -97,7 +95,7 @@ class Specialization(Generic[T]):
 
     def still(self, inputs: Sequence[Tensor]) -> bool:
         """Whether the function captures what it did when these inputs were found."""
-        now = None if self.captures.changed() else self.captures.current()
+        now = self.captures.current()
         if now is None:
             return False
         first = len(inputs) - len(now)
@@ -196,7 +194,7 @@ class Specializations(Generic[T]):
         given = resolved(call.tensors, _lazy(call.tensors))
         traced = trace(_of_tensors(self.fn, call), given, lambda: _names(call))
         static = [leaf for leaf in leaves_of(call.args) if not isinstance(leaf, Tensor)]
-        captured = captures([self.fn, *static], traced.captured)
+        captured = Captures([self.fn, *static], traced.captured)
         inputs = [*call.tensors, *traced.captured]
         self._refuse_gradients(call, inputs)
         self._refuse_kinds(call, inputs)
