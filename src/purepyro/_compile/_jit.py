@@ -48,8 +48,8 @@ class Jitted(Generic[P, R]):
         """What the function returns."""
         if is_transforming() or not _ENABLED.get():
             return self.__wrapped__(*args, **kwargs)
-        found = self._graphs.find(args, kwargs)
-        return found.built(found.inputs)
+        match = self._graphs.get_or_compile(args, kwargs)
+        return match.compiled(match.inputs)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Jitted[P, R]: ...

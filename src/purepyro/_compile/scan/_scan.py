@@ -68,7 +68,7 @@ class Loop(Generic[S]):
 
     def largest(self, state: S, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
         """How many bytes the largest tensor has that a step makes on its way."""
-        return self._sizes.find((state, *args), dict(kwargs)).built
+        return self._sizes.get_or_compile((state, *args), dict(kwargs)).compiled
 
     def blocks(
         self, state: S, count: int, at: int, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -103,12 +103,12 @@ class Loop(Generic[S]):
         return self._enter(state, args, kwargs).take(count, at)
 
     def _enter(self, state: S, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _OnWay[S]:
-        found = self._built.find((state, *args), dict(kwargs))
+        found = self._built.get_or_compile((state, *args), dict(kwargs))
         return _OnWay(
-            found.built.at(found.inputs),
+            found.compiled.at(found.inputs),
             found.inputs,
             structure_of(state),
-            partial(found.kind.still, found.inputs),
+            partial(found.specialization.is_current, found.inputs),
         )
 
 
