@@ -19,6 +19,8 @@ from importlib import import_module
 from math import prod
 from typing import Any, NamedTuple
 
+from ._cpp_philox import source
+
 # In bytes: of one buffer, and of all of a graph. A thread's stack has 512 KiB at least.
 _SMALL = 16 << 10
 _ALL_SMALL = 96 << 10
@@ -72,6 +74,7 @@ class QuickBuffers:
         graph: Any = import_module("torch._inductor.virtualized").V.graph
         level = "Og" if len(graph.graph_inputs) > _MANY else "O1"
         self.header.splice(_LIGHTLY.replace("LEVEL", level))
+        self.header.splice(source())
 
     def is_safe_to_use_borrow_arrayref_tensor_as_tensor(self) -> bool:
         """Whether what functions of libraries are given may be lent to them: it is a tensor."""

@@ -10,13 +10,16 @@ from typing import Any
 
 from ._cpp_buffers import QuickBuffers
 from ._cpp_loops import Turns
+from ._cpp_philox import as_a_function
 
 _SETTINGS: Mapping[str, object] = {"aot_inductor.allow_stack_allocation": True}
 
 
 @contextmanager
 def quick_buffers() -> Iterator[Mapping[str, object]]:
-    """Have buffers on the stack, or in memory that is kept; gives Inductor's settings for it.
+    """Have buffers on the stack, or in memory that is kept, and Philox as a function.
+
+    Gives Inductor's settings for it.
 
     If this torch has no such wrapper, nothing changes. The caller keeps others from compiling.
     """
@@ -27,7 +30,8 @@ def quick_buffers() -> Iterator[Mapping[str, object]]:
     before = device.cpp_wrapper_codegen
     device.cpp_wrapper_codegen = wrapper
     try:
-        yield _SETTINGS
+        with as_a_function():
+            yield _SETTINGS
     finally:
         device.cpp_wrapper_codegen = before
 
