@@ -18,10 +18,10 @@ from .._errors import DeclarationError, describe
 from ._cache import CacheInfo, Specializations
 from ._trace import Traced
 from .inductor._backend import compiled
-from .passes._graph import outputs_of, own_outputs
+from .passes._graph import copy_aliased_outputs, outputs_of
 from .passes._index_checks import combine
 from .passes._merge_draws import with_joint_draws
-from .passes._sequence import tune
+from .passes._sequence import run_passes
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -152,8 +152,8 @@ def _build(traced: Traced, inputs: Sequence[Tensor], _: object) -> Callable[[lis
     if checks.known:
         combine(graph, outputs_of(graph)[-len(checks.known) :])
     module = with_joint_draws(traced.module)
-    tune(module.graph)
-    own_outputs(module.graph)
+    run_passes(module.graph)
+    copy_aliased_outputs(module.graph)
     run = compiled(module, inputs)
 
     def call(inputs: list[Tensor]) -> object:

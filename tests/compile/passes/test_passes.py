@@ -13,12 +13,12 @@ from purepyro import random
 from purepyro._compat._tracing import aten, graph_of
 from purepyro._compile.passes._graph import outputs_of
 from purepyro._compile.passes._linalg_checks import without_checks
-from purepyro._compile.passes._materialize import KEPT
+from purepyro._compile.passes._materialize import MATERIALIZE
 from purepyro._compile.passes._merge_draws import with_joint_draws
 from purepyro._compile.passes._pack import Pack
 from purepyro._compile.passes._small_products import with_small_products_fused
 from purepyro._compile.passes._tanh import with_quick_tanh
-from purepyro._compile.scan._partition import Roles, frontier, packed
+from purepyro._compile.scan._partition import StateClasses, cut, packed
 from purepyro.random._bits._philox_operators import OPERATOR, as_nodes
 
 
@@ -84,7 +84,7 @@ def test_tanh() -> None:
     module = graph(torch.tanh, x)
     with_quick_tanh(module.graph)
     module.recompile()
-    assert (count(module, aten.tanh.default), count(module, KEPT)) == (0, 1)
+    assert (count(module, aten.tanh.default), count(module, MATERIALIZE)) == (0, 1)
     torch.testing.assert_close(module(x), torch.tanh(x), rtol=6e-7, atol=0)
     assert bool(module(torch.tensor([torch.nan])).isnan())
     assert module(torch.tensor([-0.0])).signbit()
@@ -123,11 +123,11 @@ def test_a_packed_step_is_the_step() -> None:
         return [*new, new[0] * 2.0]
 
     module = graph(step, *inputs)
-    found = packed(module.graph, 7, Roles.of(module.graph, 7))
-    assert found.roles.counters == ((6,),)
-    assert found.roles.learnt == (0, 1, 2, 3, 4, 5)
+    found = packed(module.graph, 7, StateClasses.of(module.graph, 7))
+    assert found.classes.counters == ((6,),)
+    assert found.classes.carried == (0, 1, 2, 3, 4, 5)
     assert found.pack == Pack(tuple(shapes * 2), ((0, 1, 2, 3, 4, 5),))
-    assert len(frontier(found).ahead) == 1  # the correction of the moments
+    assert len(cut(found).precomputed) == 1  # the correction of the moments
     vector = torch.cat([tensor.flatten() for tensor in state])
     alone: Any = fx.GraphModule(torch.nn.Module(), found.graph)
     new, recorded = alone(inputs[6], vector, inputs[7])
@@ -135,7 +135,7 @@ def test_a_packed_step_is_the_step() -> None:
     torch.testing.assert_close(new, torch.cat([tensor.flatten() for tensor in expected[:6]]))
     torch.testing.assert_close(recorded, expected[7])
     products = [node for node in found.graph.nodes if node.target is aten.div.Tensor]
-    assert len(products) == 1  # one for all parameters
+    assert len(products) == 2  # one for all parameters, one for what is recorded
     assert len(outputs_of(found.graph)) == 2
 
 
@@ -150,7 +150,7 @@ def test_one_number_for_all_parameters_is_repeated_once() -> None:
         return [torch.where(w, p * 2.0, p) for w, p in zip(wide, params, strict=True)] + [inputs[1]]
 
     traced = graph(step, *inputs)
-    found = packed(traced.graph, 3, Roles.of(traced.graph, 3))
+    found = packed(traced.graph, 3, StateClasses.of(traced.graph, 3))
     module: Any = fx.GraphModule(torch.nn.Module(), found.graph)
     assert count(module, aten.cat.default) == 0
     vector = torch.arange(8.0)
@@ -159,7 +159,7 @@ def test_one_number_for_all_parameters_is_repeated_once() -> None:
         torch.testing.assert_close(new, vector * (2.0 if alive else 1.0))
 
 
-def test_kept_under_vmap() -> None:
+def test_a_materialized_result_under_vmap() -> None:
     x = torch.arange(6.0).reshape(2, 3)
-    assert torch.equal(torch.vmap(KEPT, in_dims=1, out_dims=1)(x), x)
-    assert KEPT(x) is not x
+    assert torch.equal(torch.vmap(MATERIALIZE, in_dims=1, out_dims=1)(x), x)
+    assert MATERIALIZE(x) is not x

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from purepyro import random
 from purepyro._compile.scan import _blocks
-from purepyro._compile.scan._partition import Roles
+from purepyro._compile.scan._partition import StateClasses
 from purepyro._compile.scan._scan import Loop
 
 State: TypeAlias = dict[str, Tensor]
@@ -96,9 +96,9 @@ def test_which_counters_are_equal() -> None:
         torch.zeros(0, dtype=torch.int64),
         torch.zeros(0, dtype=torch.int64),
     ]
-    found = Roles(tuple((i,) for i in range(8)), (8,)).at(state)
-    assert found == Roles(((0, 2), (1, 5), (3,), (4,), (6, 7)), (8,))
-    assert Roles((), (0,)).at(state) == Roles((), (0,))
+    found = StateClasses(tuple((i,) for i in range(8)), (8,)).at(state)
+    assert found == StateClasses(((0, 2), (1, 5), (3,), (4,), (6, 7)), (8,))
+    assert StateClasses((), (0,)).at(state) == StateClasses((), (0,))
 
 
 def test_each_tensor_of_a_state_is_its_own() -> None:

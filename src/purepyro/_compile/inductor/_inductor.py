@@ -22,7 +22,7 @@ from ..._compat._tracing import LOCK
 from ...random._bits._philox_operators import OPERATOR, ROUNDS
 from .._compiler_thread import apart
 from .._torch_logs import silent
-from ..passes._materialize import KEPT
+from ..passes._materialize import MATERIALIZE
 from ._cpp_philox import decomposed, lowered
 from ._cpp_wrapper import exact_vectors, quick_buffers
 
@@ -141,7 +141,7 @@ def _inductor() -> Any:
     copy = getattr(home, "fast_random_decomps", None)
     getattr(copy, "cache_clear", lambda: None)()
     register: Any = import_module("torch._inductor.lowering").register_lowering
-    register(KEPT, type_promotion_kind=None)(_written_down)
+    register(MATERIALIZE, type_promotion_kind=None)(_written_down)
     register(ROUNDS, type_promotion_kind=None)(lowered)
     import_module("torch._inductor.exc")
     return import_module("torch._inductor")

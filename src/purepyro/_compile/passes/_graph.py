@@ -47,7 +47,7 @@ def lifted(module: fx.GraphModule) -> list[Tensor]:
     return found
 
 
-def own_outputs(graph: fx.Graph) -> None:
+def copy_aliased_outputs(graph: fx.Graph) -> None:
     """Copy the outputs that share their memory with an input, or with an output before."""
     last = next(node for node in reversed(graph.nodes) if node.op == "output")
     found: list[Any] = []
@@ -89,27 +89,6 @@ def needed_by(outputs: Iterable[fx.Node], known: Iterable[fx.Node]) -> set[fx.No
             needed.add(node)
             stack += node.all_input_nodes
     return needed
-
-
-def in_order(graph: fx.Graph) -> fx.Graph:
-    """The same graph, with each node behind those that it needs, and none that nobody needs."""
-    done: dict[fx.Node, fx.Node] = {}
-    new = fx.Graph()
-    for node in inputs_of(graph):
-        done[node] = new.node_copy(node)
-    outputs = outputs_of(graph)
-    stack = list(reversed(outputs))
-    while stack:
-        node = stack[-1]
-        missing = [each for each in node.all_input_nodes if each not in done]
-        if node in done or not missing:
-            stack.pop()
-            if node not in done:
-                done[node] = new.node_copy(node, done.__getitem__)
-        else:
-            stack += reversed(missing)
-    new.output(tuple(done[node] for node in outputs))
-    return new
 
 
 class Builder:

@@ -35,7 +35,7 @@ _SELECTIONS = frozenset(
         "gather",
         "index",
         "index_select",
-        "kept",
+        "materialize",
         "lift_fresh_copy",
         "permute",
         "repeat",

@@ -24,7 +24,7 @@ from ..._errors import OutOfRangeError
 from .._source_lines import plain_name
 from ._graph import outputs_of
 from ._index_bounds import Bounds, bounds
-from ._materialize import KEPT
+from ._materialize import MATERIALIZE
 
 # What an operator of a graph is given: as untyped as torch has it.
 Argument: TypeAlias = Any
@@ -210,7 +210,7 @@ class _Writer:
         if left_out is not None:
             safe = call(aten.masked_fill.Scalar, safe, left_out, index.other)
         # Written down: what follows reads it as it would have read the index itself.
-        return call(KEPT, safe)
+        return call(MATERIALIZE, safe)
 
     def _extreme(self, operator: Callable[..., object], given: fx.Node) -> fx.Node:
         """The largest or the smallest index, as far as it can be told."""

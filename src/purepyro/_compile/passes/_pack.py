@@ -74,7 +74,7 @@ class Pack:
             for members in self.groups
         ]
 
-    def parted(self, vectors: Sequence[Tensor]) -> list[Tensor]:
+    def split(self, vectors: Sequence[Tensor]) -> list[Tensor]:
         """The tensors in these vectors, of which they are parts."""
         found: dict[int, Tensor] = {}
         for vector, members in zip(vectors, self.groups, strict=True):

@@ -9,7 +9,7 @@ from ._tanh import with_quick_tanh
 from ._transposed_products import with_rows_innermost
 
 
-def tune(graph: fx.Graph) -> None:
+def run_passes(graph: fx.Graph) -> None:
     """Rewrite operations into others, of the same result, that are quicker on the CPU.
 
     In this order: a product that has become a sum needs no layout, and a tanh is taken in the

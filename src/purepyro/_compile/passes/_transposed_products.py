@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from ..._compat._tracing import aten, is_pointwise, value_of
-from ._materialize import KEPT
+from ._materialize import MATERIALIZE
 
 # Numbers in a vector; processors with shorter ones lose little by counting so.
 _LANES = 16
@@ -55,7 +55,7 @@ def _turned(graph: fx.Graph, node: fx.Node, turned: dict[fx.Node, fx.Node]) -> f
         return None
     if target in _SAME:
         return turned[before]
-    if is_pointwise(node) or target is KEPT:
+    if is_pointwise(node) or target is MATERIALIZE:
         return graph.node_copy(node, lambda each: _operand(graph, each, turned))
     return None
 
