@@ -60,13 +60,11 @@ def _unchanged(given: object) -> object:
     return given
 
 
-def _without_horizontal_fusion() -> None:
-    joiner: Any = _horizontal.Joiner
-    joiner._join = lambda self, nodes, depth: (
-        self._flat(nodes[0]) if len(nodes) == 1 else self._concatenated(nodes, 0)
-    )
-    joiner.share = _nothing
-    _set(_partition, "join_sums", _nothing)
+def _side_by_side(fuser: _horizontal.HorizontalFuser, nodes: Sequence[fx.Node], *_: int) -> fx.Node:
+    """In place of the fusion of what some nodes are computed from."""
+    parts = [fuser._flat(node) for node in nodes]
+    size = [sum(node.meta["val"].numel() for node in nodes)]
+    return fuser._call(torch.ops.aten.cat.default, (parts,), nodes[0], size)
 
 
 def _without_joint_draws() -> None:
@@ -81,17 +79,15 @@ def _set(owner: object, name: str, value: object) -> None:
 
 
 PASSES: Mapping[str, Callable[[], None]] = {
-    "hoist": lambda: _set(_partition.Roles, "at", lambda self, state: self.in_the_loop()),
-    "equal counters": lambda: _set(_partition.Roles, "at", lambda self, state: self),
+    "hoist": lambda: _set(_partition.StateClasses, "at", lambda self, state: self.all_carried()),
+    "equal counters": lambda: _set(_partition.StateClasses, "at", lambda self, state: self),
     "merge_draws": _without_joint_draws,
-    "merge_slices": lambda: _set(_hoist, "with_whole_parts", _unchanged),
-    "horizontal": _without_horizontal_fusion,
-    "horizontal_sums": lambda: _set(_partition, "join_sums", _nothing),
+    "horizontal": lambda: _set(_horizontal.HorizontalFuser, "_joined", _side_by_side),
     "pack": lambda: _set(_pack, "SMALL", -1),
     "small_products": lambda: _set(_sequence, "with_small_products_fused", _nothing),
-    "transposed_products": lambda: _set(_sequence, "with_rows_innermost", _nothing),
+    "transposed_products": lambda: _set(_sequence, "with_transposed_products", _nothing),
     "tanh": lambda: _set(_sequence, "with_quick_tanh", _nothing),
-    "materialize": lambda: _set(_tanh, "keep", _nothing),
+    "materialize": lambda: _set(_tanh, "materialize", _nothing),
     "triangles": lambda: _set(_backend, "with_selected_triangles", _nothing),
     "functionalize": lambda: _set(_trace, "made_functional", lambda graph: False),
 }

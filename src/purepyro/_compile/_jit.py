@@ -96,9 +96,9 @@ def jit(
 
     * Live are tensors: those in the arguments (in tuples, lists, dicts and named tuples of any
       depth), and those that the function finds in closures, globals and attributes.
-    * All else is static. Another value, shape, stride, dtype, device or structure is another graph,
-      so a Python number that changes is better passed as a tensor.
-    * The function is pure: it must not change its arguments, ask tensors for their numbers (``if``,
+    * All else is static. Another value, shape, stride, dtype, device or structure is another
+      graph, so a Python number that changes is better passed as a tensor.
+    * The function is pure: it must not change its arguments, ask tensors for their values (``if``,
       ``.item()``), and what it does in Python, such as ``print``, happens while it is traced.
     * The results never share memory with the arguments and carry no gradient: transform inside,
       ``jit(torch.func.grad(fn))``, ``jit(torch.vmap(svi.step))``. Within a transform or another jit
@@ -115,7 +115,7 @@ def jit(
         max_specializations: How many graphs there may be.
 
     Raises:
-        TraceError: If the function asks a tensor for its numbers, or is called with something that
+        TraceError: If the function asks a tensor for its values, or is called with something that
             is neither a tensor nor hashable.
         MutationError: If it changes a tensor that it did not make.
         GradientError: If a tensor that it is given, or finds, requires a gradient.
@@ -160,8 +160,8 @@ def _build(traced: Traced, inputs: Sequence[Tensor], _: object) -> Callable[[lis
         return result(run(*inputs))
 
     def checked(inputs: list[Tensor]) -> object:
-        *found, number = run(*inputs)
-        checks.raise_for(int(number))
+        *found, fault = run(*inputs)
+        checks.raise_for(int(fault))
         return result(found)
 
     return checked if checks.known else call

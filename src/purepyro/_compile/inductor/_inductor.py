@@ -20,8 +20,8 @@ from torch import Tensor, fx
 
 from ..._compat._tracing import LOCK
 from ...random._bits._philox_operators import OPERATOR, ROUNDS
-from .._compiler_thread import apart
-from .._torch_logs import silent
+from .._compiler_thread import in_compiler_thread
+from .._torch_logs import quiet
 from ..passes._materialize import MATERIALIZE
 from ._cpp_philox import decomposed, lowered
 from ._cpp_wrapper import exact_vectors, quick_buffers
@@ -62,11 +62,11 @@ def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run
         "cpp.enable_floating_point_contract_flag": "fast",
     }
     with LOCK:
-        return apart(partial(_made, module, inputs, settings))
+        return in_compiler_thread(partial(_made, module, inputs, settings))
 
 
 def _made(module: fx.GraphModule, inputs: Sequence[Tensor], settings: Mapping[str, object]) -> Run:
-    with torch.no_grad(), silent(), exact_vectors(), warnings.catch_warnings(), _set(settings):
+    with torch.no_grad(), quiet(), exact_vectors(), warnings.catch_warnings(), _set(settings):
         warnings.simplefilter("ignore")  # torch warns of its own deprecated functions
         if any(tensor.device.type != "cpu" for tensor in inputs):
             return _compiled(module, inputs)
@@ -167,7 +167,7 @@ def _has_setting(name: str) -> bool:
 @cache
 def has_compiler() -> bool:
     """Whether Inductor finds a C++ compiler."""
-    names: Any = apart(_inductor).config.cpp.cxx
+    names: Any = in_compiler_thread(_inductor).config.cpp.cxx
     candidates = names if isinstance(names, (tuple, list)) else (names,)
     found = [shutil.which(str(name)) for name in candidates if name]
     # Inductor's first candidate is None where it may fetch a compiler by itself.

@@ -1,8 +1,7 @@
-"""Results that are written down.
+"""Results that are materialized: computed once, into memory.
 
 Inductor computes anew, wherever it is used, what it takes for cheap: say, a dozen products and
-sums for each activation of a layer. A result behind this node is computed once, and has memory of
-its own.
+sums for each activation of a layer. A result behind this node has memory of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from torch.library import Library, register_fake, register_vmap
 
 
 def materialize(node: fx.Node) -> None:
-    """Have the result of a node written down."""
+    """Have the result of a node materialized."""
     users = list(node.users)
     with node.graph.inserting_after(node):
         stored = node.graph.call_function(MATERIALIZE, (node,))

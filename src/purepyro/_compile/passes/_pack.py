@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from ..._compat._tracing import aten
 from ._graph import Builder
 
-# Larger tensors travel alone. Each tensor that a loop carries costs two handles a step.
+# Larger tensors stay on their own. Each tensor that a loop carries costs two handles a step.
 SMALL = 2048
 
 
@@ -87,5 +87,5 @@ class Pack:
         return [found[i] for i in range(len(self.shapes))]
 
     def count(self, i: int) -> int:
-        """How many numbers a tensor has."""
+        """How many elements a tensor has."""
         return torch.Size(self.shapes[i]).numel()

@@ -78,7 +78,7 @@ class Loop(Generic[S]):
         Args:
             state: The state before the first step.
             count: How many steps.
-            at: The number of the first one: the noise of a step depends, in the last bit, on its
+            at: The index of the first one: the noise of a step depends, in the last bit, on its
                 place in the block, and so has the same place whoever starts where.
             args: Arguments of every step.
             kwargs: The same, by name.
