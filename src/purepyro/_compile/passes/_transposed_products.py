@@ -17,7 +17,7 @@ from ._materialize import MATERIALIZE
 
 # Values in a register; processors with shorter ones lose little by counting so.
 _LANES = 16
-# From so many rows on it pays, as long as they stay in the processor's cache: transposing reads them
+# It pays from so many rows on, as long as they stay in the processor's cache: a transpose reads it
 # once more.
 _MANY = 64
 _CACHE = 1 << 21
