@@ -51,7 +51,7 @@ class Blocks(NamedTuple):
         with torch.no_grad():
             vectors = self.step.pack.joined([inputs[i] for i in classes.carried])
         counters = [inputs[places[0]] for places in classes.counters]
-        return [*counters, *vectors, *(inputs[i] for i in self.step.invariant)]
+        return [*counters, *vectors, *(inputs[i] for i in self.step.places)]
 
     def take(self, packed: Sequence[Tensor], count: int, at: int) -> tuple[Tensor, list[Tensor]]:
         """Up to ``count`` steps: what they recorded, and the packed inputs of the next one.

@@ -41,7 +41,7 @@ def lowered(step: Step, cut: Cut, rows: int) -> fx.GraphModule:
         builder.call(aten.add.Tensor, each, on_device(builder, taken, value_of(node)))
         for each, node in zip(counters, step.counters, strict=True)
     ]
-    once = builder.copy(step.graph, step.invariant_results, known)
+    once = builder.copy(step.graph, step.once, known)
     return builder.module([*counted, *found[count:], *found[1:count], *once])
 
 
@@ -92,7 +92,7 @@ class _Loop:
         env.update(zip(self._cut.precomputed, known, strict=True))
         known = self.invariant.unpack(builder, rest[len(rows) :])
         env.update(zip(self._cut.invariant, known, strict=True))
-        results = builder.copy(step.graph, step.results, env)
+        results = builder.copy(step.graph, [*step.new, *step.recorded], env)
         new, values = results[: len(vectors)], results[len(vectors) :]
         recorded = [
             self._record(builder, row, *each)

@@ -14,7 +14,6 @@ from enum import IntEnum
 from itertools import chain, compress
 from typing import Any, NamedTuple
 
-import attrs
 import torch
 from torch import Tensor, fx
 
@@ -68,55 +67,32 @@ class StateClasses(NamedTuple):
         return self._replace(counters=tuple(classes))
 
 
-@attrs.frozen
-class Step:
-    """A step on packed tensors.
+class Step(NamedTuple):
+    """A step on packed tensors, and what its nodes are.
 
     Attributes:
         graph: From counters, carried vectors and invariants to new vectors and records.
         classes: Of the original state.
-        invariant: The places of the invariants among the original inputs.
         pack: How the carried tensors lie in the vectors.
-        once: How many outputs at the end follow from invariants: a block returns them once.
+        places: Of the invariants, among the original inputs.
+        counters: The inputs that count.
+        carried: The inputs that are carried.
+        invariants: The inputs that are invariant.
+        new: The new vectors.
+        recorded: What is recorded of each step.
+        once: Outputs that follow from invariants: a block returns them once.
     """
 
     graph: fx.Graph
     classes: StateClasses
-    invariant: tuple[int, ...]
     pack: Pack
-    once: int = 0
-
-    @property
-    def counters(self) -> list[fx.Node]:
-        """The inputs that count."""
-        return inputs_of(self.graph)[: len(self.classes.counters)]
-
-    @property
-    def carried(self) -> list[fx.Node]:
-        """The inputs that are carried."""
-        start = len(self.classes.counters)
-        return inputs_of(self.graph)[start : start + len(self.pack.groups)]
-
-    @property
-    def invariants(self) -> list[fx.Node]:
-        """The inputs that are invariant."""
-        return inputs_of(self.graph)[len(self.classes.counters) + len(self.pack.groups) :]
-
-    @property
-    def results(self) -> list[fx.Node]:
-        """The new vectors, then what is recorded."""
-        outputs = outputs_of(self.graph)
-        return outputs[: len(outputs) - self.once]
-
-    @property
-    def invariant_results(self) -> list[fx.Node]:
-        """What a block returns once."""
-        return outputs_of(self.graph)[len(self.results) :]
-
-    @property
-    def recorded(self) -> list[fx.Node]:
-        """What is recorded of each step."""
-        return self.results[len(self.pack.groups) :]
+    places: tuple[int, ...]
+    counters: list[fx.Node]
+    carried: list[fx.Node]
+    invariants: list[fx.Node]
+    new: list[fx.Node]
+    recorded: list[fx.Node]
+    once: list[fx.Node]
 
 
 def packed(graph: fx.Graph, size: int, classes: StateClasses, once: int = 0) -> Step:
@@ -130,24 +106,27 @@ def packed(graph: fx.Graph, size: int, classes: StateClasses, once: int = 0) -> 
     """
     inputs, outputs = inputs_of(graph), outputs_of(graph)
     moving = {*chain(*classes.counters), *classes.carried}
-    invariant = tuple(i for i in range(len(inputs)) if i not in moving)
+    places = tuple(i for i in range(len(inputs)) if i not in moving)
     pack = Pack.of([value_of(inputs[i]) for i in classes.carried])
     builder = Builder()
-    env: Env = {}
-    for places in classes.counters:
-        counter = builder.copy_node(inputs[places[0]], {})
-        env.update({inputs[i]: counter for i in places})
-    vectors = builder.inputs("carried", len(pack.groups))
-    env.update({inputs[i]: builder.copy_node(inputs[i], {}) for i in invariant})
     fuser = HorizontalFuser(builder)
+    env: Env = {}
+    counters = [builder.copy_node(inputs[equal[0]], {}) for equal in classes.counters]
+    for equal, counter in zip(classes.counters, counters, strict=True):
+        env.update({inputs[i]: counter for i in equal})
+    vectors = builder.inputs("carried", len(pack.groups))
+    invariants = [builder.copy_node(inputs[i], {}) for i in places]
+    env.update(zip([inputs[i] for i in places], invariants, strict=True))
     carried = [inputs[i] for i in classes.carried]
     env.update(zip(carried, fuser.unpack(pack, vectors, carried), strict=True))
     wanted = [outputs[i] for i in classes.carried]
     found = builder.copy(graph, [*wanted, *outputs[size:]], env)
-    new = fuser.pack(pack, found[: len(wanted)])
-    builder.graph.output((*new, *found[len(wanted) :]))
+    new, others = fuser.pack(pack, found[: len(wanted)]), found[len(wanted) :]
+    builder.graph.output((*new, *others))
     builder.graph.eliminate_dead_code()
-    return Step(builder.graph, classes, invariant, pack, once)
+    last = len(others) - once
+    nodes = counters, vectors, invariants, new, others[:last], others[last:]
+    return Step(builder.graph, classes, pack, places, *nodes)
 
 
 class Cut(NamedTuple):
@@ -166,8 +145,9 @@ def cut(step: Step) -> Cut:
         if node.op == "call_function":
             below = (kinds[each] for each in node.all_input_nodes)
             kinds[node] = max(below, default=CarryClass.INVARIANT)
-    used = set(step.results)
-    for node in needed_by(step.results, inputs_of(step.graph)):
+    results = [*step.new, *step.recorded]
+    used = set(results)
+    for node in needed_by(results, inputs_of(step.graph)):
         if kinds[node] == CarryClass.CARRIED:
             used.update(node.all_input_nodes)
     ends = {_narrowest(node) for node in used if kinds[node] != CarryClass.CARRIED}
