@@ -62,9 +62,7 @@ def _unchanged(given: object) -> object:
 
 def _side_by_side(fuser: _horizontal.HorizontalFuser, nodes: Sequence[fx.Node], *_: int) -> fx.Node:
     """In place of the fusion of what some nodes are computed from."""
-    parts = [fuser._flat(node) for node in nodes]
-    size = [sum(node.meta["val"].numel() for node in nodes)]
-    return fuser._call(torch.ops.aten.cat.default, (parts,), nodes[0], size)
+    return fuser._call(torch.ops.aten.cat.default, [fuser._flat(node) for node in nodes])
 
 
 def _without_joint_draws() -> None:
@@ -82,7 +80,7 @@ PASSES: Mapping[str, Callable[[], None]] = {
     "hoist": lambda: _set(_partition.StateClasses, "at", lambda self, state: self.all_carried()),
     "equal counters": lambda: _set(_partition.StateClasses, "at", lambda self, state: self),
     "merge_draws": _without_joint_draws,
-    "horizontal": lambda: _set(_horizontal.HorizontalFuser, "_joined", _side_by_side),
+    "horizontal": lambda: _set(_horizontal.HorizontalFuser, "joined", _side_by_side),
     "pack": lambda: _set(_pack, "SMALL", -1),
     "small_products": lambda: _set(_sequence, "with_small_products_fused", _nothing),
     "transposed_products": lambda: _set(_sequence, "with_transposed_products", _nothing),

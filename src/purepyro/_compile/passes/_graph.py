@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, fx, nn
 
-from ..._compat._tracing import aten, held_by, is_view
+from ..._compat._tracing import aten, held_by, is_view, value_of
 
 # For each node of an old graph the new one.
 Env: TypeAlias = dict[fx.Node, fx.Node]
@@ -103,8 +103,23 @@ class Builder:
         return [self.graph.placeholder(f"{prefix}_{i}") for i in range(count)]
 
     def call(self, operator: Callable[..., object], *args: Any, **kwargs: Any) -> fx.Node:
-        """A new operation."""
-        return self.graph.call_function(operator, args, kwargs)
+        """A new operation; it knows its value if those that it is given know theirs."""
+        node = self.graph.call_function(operator, args, kwargs)
+        if node.all_input_nodes and all("val" in each.meta for each in node.all_input_nodes):
+            given, named = fx.map_arg((args, kwargs), value_of)
+            node.meta["val"] = operator(*given, **named)
+        return node
+
+    def join(self, nodes: Sequence[fx.Node]) -> fx.Node:
+        """The elements of some tensors in one vector."""
+        return self.call(
+            aten.cat.default, [self.call(aten.reshape.default, n, [-1]) for n in nodes]
+        )
+
+    def take(self, vector: fx.Node, start: int, stop: int, shape: Sequence[int]) -> fx.Node:
+        """The tensor of this shape that lies in a vector."""
+        part = self.call(aten.slice.Tensor, vector, 0, start, stop)
+        return self.call(aten.reshape.default, part, list(shape))
 
     def hold(self, name: str, module: fx.GraphModule) -> fx.Node:
         """A graph to be passed to an operator."""

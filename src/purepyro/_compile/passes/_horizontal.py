@@ -8,9 +8,8 @@ leaves one vector where there were many tensors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
-from itertools import groupby
-from types import MappingProxyType
+from collections.abc import Container, Sequence
+from itertools import groupby, pairwise
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from torch import fx
 
 from ..._compat._tracing import aten, is_pointwise, value_of
 from ._graph import Builder
-from ._pack import Pack
 
 # Views that keep the order of the elements.
 _RESHAPES = frozenset(
@@ -41,42 +39,10 @@ class HorizontalFuser:
     """Writes concatenations into a graph, by way of what the parts are computed from."""
 
     def __init__(self, builder: Builder) -> None:
-        self._builder = builder
+        self._call = builder.call
         self._done: dict[tuple[fx.Node, ...], fx.Node] = {}
-        self._slices: dict[fx.Node, tuple[fx.Node, int, int]] = {}
 
-    def unpack(
-        self, pack: Pack, vectors: Sequence[fx.Node], like: Sequence[fx.Node]
-    ) -> list[fx.Node]:
-        """The tensors that lie in some vectors."""
-        found: dict[int, fx.Node] = {}
-        for vector, members in zip(vectors, pack.groups, strict=True):
-            value = value_of(like[members[0]])
-            if len(members) == 1:
-                vector.meta["val"] = value
-                found[members[0]] = vector
-                continue
-            vector.meta["val"] = value.new_empty([sum(map(pack.count, members))])
-            start = 0
-            for i in members:
-                found[i] = self._slice(vector, start, pack.shapes[i])
-                start += pack.count(i)
-        return [found[i] for i in range(len(pack.shapes))]
-
-    def pack(self, pack: Pack, nodes: Sequence[fx.Node]) -> list[fx.Node]:
-        """The vectors of some tensors."""
-        return [
-            nodes[members[0]] if len(members) == 1 else self._joined([nodes[i] for i in members])
-            for members in pack.groups
-        ]
-
-    def _slice(self, vector: fx.Node, start: int, shape: Sequence[int]) -> fx.Node:
-        stop = start + torch.Size(shape).numel()
-        part = self._call(aten.slice.Tensor, (vector, 0, start, stop), vector, [stop - start])
-        self._slices[part] = (vector, start, stop)
-        return self._call(aten.reshape.default, (part, list(shape)), vector, shape)
-
-    def _joined(self, nodes: Sequence[fx.Node], depth: int = _DEPTH) -> fx.Node:
+    def joined(self, nodes: Sequence[fx.Node], depth: int = _DEPTH) -> fx.Node:
         """The elements of ``nodes``, tensors of one dtype, one after another."""
         key = tuple(map(_strip_views, nodes))
         if key not in self._done:
@@ -88,25 +54,17 @@ class HorizontalFuser:
 
     def _whole_slice(self, nodes: Sequence[fx.Node]) -> fx.Node | None:
         """The slice of a vector that ``nodes`` are, if they lie in it side by side."""
-        slices = [self._slices.get(node) for node in nodes]
-        first, end = slices[0], None
-        for each in slices:
-            if (
-                first is None
-                or each is None
-                or each[0] is not first[0]
-                or end not in (None, each[1])
-            ):
+        slices = [node.args if node.target is aten.slice.Tensor else () for node in nodes]
+        vector, dim, start, end = slices[0] if len(slices[0]) == 4 else (None, None, 0, 0)
+        for before, after in pairwise(slices):
+            if len(after) != 4 or after[:3] != (vector, dim, before[3]):
                 return None
-            end = each[2]
-        if first is None or end is None:
+            end = after[3]
+        if not isinstance(vector, fx.Node) or value_of(vector).dim() != 1:
             return None
-        vector, start, _ = first
         if (start, end) == (0, value_of(vector).numel()):
             return vector
-        part = self._call(aten.slice.Tensor, (vector, 0, start, end), vector, [end - start])
-        self._slices[part] = (vector, start, end)
-        return part
+        return self._call(aten.slice.Tensor, vector, 0, start, end)
 
     def _repeated(self, nodes: Sequence[fx.Node]) -> fx.Node | None:
         """One and the same element, again and again, if that is what all ``nodes`` are."""
@@ -115,9 +73,8 @@ class HorizontalFuser:
             return None
         if any(_strip_views(node, _REPETITIONS) is not element for node in nodes):
             return None
-        one = self._call(aten.reshape.default, (element, [1]), element, [1])
-        size = [_count(nodes)]
-        return self._call(aten.expand.default, (one, size), element, size)
+        one = self._call(aten.reshape.default, element, [1])
+        return self._call(aten.expand.default, one, [_count(nodes)])
 
     def _fused(self, nodes: Sequence[fx.Node], depth: int) -> fx.Node:
         """The operation that ``nodes`` have in common, on the concatenations of its arguments."""
@@ -129,13 +86,12 @@ class HorizontalFuser:
                 args.append(column[0])
             else:
                 pairs = zip(column, nodes, strict=True)
-                args.append(self._joined([self._expanded(a, like) for a, like in pairs], depth))
-        size = [_count(nodes)]
+                args.append(self.joined([self._expanded(a, like) for a, like in pairs], depth))
         if all(each is one for each, one in zip(args, nodes[0].args, strict=True)):
             # All arguments are shared scalars, and so are the results.
-            return self._call(aten.expand.default, (nodes[0], size), nodes[0], size)
+            return self._call(aten.expand.default, nodes[0], [_count(nodes)])
         target: Any = nodes[0].target
-        return self._call(target, args, nodes[0], size, nodes[0].kwargs)
+        return self._call(target, *args, **nodes[0].kwargs)
 
     def _concatenated(self, nodes: Sequence[fx.Node], depth: int) -> fx.Node:
         """Runs of one operation are fused, all else is put side by side."""
@@ -143,35 +99,18 @@ class HorizontalFuser:
         if len(runs) in (1, len(nodes)):
             parts = [self._flat(node) for node in nodes]
         else:
-            parts = [self._joined(run, depth) for run in runs]
-        if len(parts) == 1:
-            return parts[0]
-        return self._call(aten.cat.default, (parts,), nodes[0], [_count(parts)])
+            parts = [self.joined(run, depth) for run in runs]
+        return parts[0] if len(parts) == 1 else self._call(aten.cat.default, parts)
 
     def _flat(self, node: fx.Node) -> fx.Node:
-        size = [value_of(node).numel()]
-        if list(value_of(node).shape) == size:
-            return node
-        return self._call(aten.reshape.default, (node, size), node, size)
+        value = value_of(node)
+        return node if value.dim() == 1 else self._call(aten.reshape.default, node, [value.numel()])
 
     def _expanded(self, node: fx.Node, like: fx.Node) -> fx.Node:
         """An argument in the shape of the result."""
         shape = list(value_of(like).shape)
-        if list(value_of(node).shape) == shape:
-            return node
-        return self._call(aten.expand.default, (node, shape), node, shape)
-
-    def _call(
-        self,
-        target: Callable[..., object],
-        args: Sequence[object],
-        like: fx.Node,
-        shape: Sequence[int],
-        kwargs: Mapping[str, object] = MappingProxyType({}),
-    ) -> fx.Node:
-        node = self._builder.call(target, *args, **kwargs)
-        node.meta["val"] = value_of(like).new_empty(list(shape))
-        return node
+        same = list(value_of(node).shape) == shape
+        return node if same else self._call(aten.expand.default, node, shape)
 
 
 def _strip_views(node: fx.Node, views: Container[object] = _RESHAPES) -> fx.Node:

@@ -16,6 +16,7 @@ from ..inductor._inductor import Run
 from ..passes._graph import inputs_of, outputs_of
 from ..passes._index_checks import Checks, combine
 from ..passes._merge_draws import with_joint_draws
+from ..passes._pack import join, take
 from ..passes._sequence import run_passes
 from ._lower import lowered
 from ._partition import Cut, StateClasses, Step, cut, depend_on, packed
@@ -49,7 +50,7 @@ class Blocks(NamedTuple):
         """The inputs of a step in few tensors: counters, vectors of what is carried, invariants."""
         classes = self.step.classes
         with torch.no_grad():
-            vectors = self.step.pack.joined([inputs[i] for i in classes.carried])
+            vectors = self.step.pack.pack([inputs[i] for i in classes.carried], join)
         counters = [inputs[places[0]] for places in classes.counters]
         return [*counters, *vectors, *(inputs[i] for i in self.step.places)]
 
@@ -77,7 +78,8 @@ class Blocks(NamedTuple):
             for place, own in zip(places, _copies(value, len(places)), strict=True):
                 found[place] = own
         vectors = packed[count : count + len(self.step.carried)]
-        for place, value in zip(classes.carried, self.step.pack.split(vectors), strict=True):
+        carried = self.step.pack.unpack(vectors, take)
+        for place, value in zip(classes.carried, carried, strict=True):
             found[place] = value
         return found
 

@@ -39,7 +39,7 @@ def _of_one_row(step: Step, cut: Cut, pack: Pack) -> fx.GraphModule:
     for node in step.counters:
         here = on_device(builder, row, value_of(node))
         known[node] = builder.call(aten.add.Tensor, known[node], here)
-    return builder.module(pack.pack(builder, builder.copy(step.graph, cut.precomputed, known)))
+    return builder.module(pack.pack(builder.copy(step.graph, cut.precomputed, known), builder.join))
 
 
 def _like(value: Tensor) -> Tensor:

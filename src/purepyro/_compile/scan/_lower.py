@@ -30,7 +30,7 @@ def lowered(step: Step, cut: Cut, rows: int) -> fx.GraphModule:
     loop = _Loop(step, cut, rows)
     matrices = precomputed(step, cut, loop.precomputed, rows)
     rest = builder.inline(matrices, [first, *counters, *invariants])
-    rest += loop.invariant.pack(builder, builder.copy(step.graph, cut.invariant, known))
+    rest += loop.invariant.pack(builder.copy(step.graph, cut.invariant, known), builder.join)
     carried = [builder.call(aten.clone.default, first)]
     carried += [_zeros(builder, rows, value_of(node)) for node in step.recorded]
     carried += [builder.call(aten.clone.default, vector) for vector in vectors]
@@ -88,9 +88,9 @@ class _Loop:
             for matrix in rest[: len(self.precomputed.groups)]
         ]
         env = dict(zip(step.carried, vectors, strict=True))
-        known = self.precomputed.unpack(builder, rows)
+        known = self.precomputed.unpack(rows, builder.take)
         env.update(zip(self._cut.precomputed, known, strict=True))
-        known = self.invariant.unpack(builder, rest[len(rows) :])
+        known = self.invariant.unpack(rest[len(rows) :], builder.take)
         env.update(zip(self._cut.invariant, known, strict=True))
         results = builder.copy(step.graph, [*step.new, *step.recorded], env)
         new, values = results[: len(vectors)], results[len(vectors) :]

@@ -20,7 +20,7 @@ from torch import Tensor, fx
 from ..._compat._tracing import aten, is_view, value_of
 from ..passes._graph import Builder, Env, inputs_of, needed_by, outputs_of
 from ..passes._horizontal import HorizontalFuser
-from ..passes._pack import Pack
+from ..passes._pack import Pack, join
 
 
 class CarryClass(IntEnum):
@@ -107,9 +107,9 @@ def packed(graph: fx.Graph, size: int, classes: StateClasses, once: int = 0) -> 
     inputs, outputs = inputs_of(graph), outputs_of(graph)
     moving = {*chain(*classes.counters), *classes.carried}
     places = tuple(i for i in range(len(inputs)) if i not in moving)
-    pack = Pack.of([value_of(inputs[i]) for i in classes.carried])
+    values = [value_of(inputs[i]) for i in classes.carried]
+    pack = Pack.of(values)
     builder = Builder()
-    fuser = HorizontalFuser(builder)
     env: Env = {}
     counters = [builder.copy_node(inputs[equal[0]], {}) for equal in classes.counters]
     for equal, counter in zip(classes.counters, counters, strict=True):
@@ -117,11 +117,14 @@ def packed(graph: fx.Graph, size: int, classes: StateClasses, once: int = 0) -> 
     vectors = builder.inputs("carried", len(pack.groups))
     invariants = [builder.copy_node(inputs[i], {}) for i in places]
     env.update(zip([inputs[i] for i in places], invariants, strict=True))
-    carried = [inputs[i] for i in classes.carried]
-    env.update(zip(carried, fuser.unpack(pack, vectors, carried), strict=True))
+    for vector, value in zip(vectors, pack.pack(values, join), strict=True):
+        vector.meta["val"] = value
+    carried = pack.unpack(vectors, builder.take)
+    env.update(zip([inputs[i] for i in classes.carried], carried, strict=True))
     wanted = [outputs[i] for i in classes.carried]
     found = builder.copy(graph, [*wanted, *outputs[size:]], env)
-    new, others = fuser.pack(pack, found[: len(wanted)]), found[len(wanted) :]
+    new = pack.pack(found[: len(wanted)], HorizontalFuser(builder).joined)
+    others = found[len(wanted) :]
     builder.graph.output((*new, *others))
     builder.graph.eliminate_dead_code()
     last = len(others) - once
