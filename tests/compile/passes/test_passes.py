@@ -11,7 +11,8 @@ from torch import Tensor, fx
 
 from purepyro import random
 from purepyro._compat._tracing import aten, graph_of
-from purepyro._compile.passes._graph import outputs_of
+from purepyro._compile.passes._graph import Builder, outputs_of
+from purepyro._compile.passes._horizontal import HorizontalFuser
 from purepyro._compile.passes._linalg_checks import without_checks
 from purepyro._compile.passes._materialize import MATERIALIZE
 from purepyro._compile.passes._merge_draws import with_joint_draws
@@ -135,7 +136,7 @@ def test_a_packed_step_is_the_step() -> None:
     torch.testing.assert_close(new, torch.cat([tensor.flatten() for tensor in expected[:6]]))
     torch.testing.assert_close(recorded, expected[7])
     products = [node for node in found.graph.nodes if node.target is aten.div.Tensor]
-    assert len(products) == 2  # one for all parameters, one for what is recorded
+    assert len(products) == 1  # one for all parameters
     assert len(outputs_of(found.graph)) == 2
 
 
@@ -163,3 +164,27 @@ def test_a_materialized_result_under_vmap() -> None:
     x = torch.arange(6.0).reshape(2, 3)
     assert torch.equal(torch.vmap(MATERIALIZE, in_dims=1, out_dims=1)(x), x)
     assert MATERIALIZE(x) is not x
+
+
+@pytest.mark.parametrize(
+    ("cuts", "one"),
+    [
+        ([(0, 2), (2, 5)], True),
+        ([(1, 2), (2, 3), (3, 5)], True),
+        ([(2, 5), (0, 2)], False),
+        ([(2, -4), (-4, 9)], True),
+        ([(0, 9), (9, 12)], True),
+        ([(0, 1), (2, 3), (4, 5)], True),
+        ([(0, 1), (2, 3), (3, 4)], False),
+    ],
+)
+def test_slices_side_by_side_are_one(cuts: list[tuple[int, int]], one: bool) -> None:
+    vector, builder = torch.arange(5.0), Builder()
+    (node,) = builder.inputs("vector", 1)
+    node.meta["val"] = vector
+    parts = [builder.call(aten.slice.Tensor, node, 0, *each) for each in cuts]
+    module = builder.module([HorizontalFuser(builder).joined(parts)])
+    module.graph.eliminate_dead_code()
+    (found,) = module(vector)
+    assert torch.equal(found, torch.cat([vector[start:stop] for start, stop in cuts]))
+    assert (count(module, aten.cat.default) == 0) is one

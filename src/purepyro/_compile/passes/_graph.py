@@ -91,6 +91,23 @@ def needed_by(outputs: Iterable[fx.Node], known: Iterable[fx.Node]) -> set[fx.No
     return needed
 
 
+def sort(graph: fx.Graph) -> None:
+    """Put each node behind those that it needs, and remove those that nobody needs."""
+    last = next(node for node in reversed(graph.nodes) if node.op == "output")
+    done = set(inputs_of(graph))
+    stack = [node for node in reversed(graph.nodes) if node is not last]
+    while stack:
+        node = stack[-1]
+        missing = [each for each in node.all_input_nodes if each not in done]
+        stack += reversed(missing)
+        if not missing:
+            stack.pop()
+            if node not in done:
+                done.add(node)
+                last.prepend(node)
+    graph.eliminate_dead_code()
+
+
 class Builder:
     """A graph in the making."""
 

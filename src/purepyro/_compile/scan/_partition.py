@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, fx
 
 from ..._compat._tracing import aten, is_view, value_of
-from ..passes._graph import Builder, Env, inputs_of, needed_by, outputs_of
+from ..passes._graph import Builder, Env, inputs_of, needed_by, outputs_of, sort
 from ..passes._horizontal import HorizontalFuser
+from ..passes._horizontal_sums import fuse_sums
 from ..passes._pack import Pack, join
 
 
@@ -123,10 +124,14 @@ def packed(graph: fx.Graph, size: int, classes: StateClasses, once: int = 0) -> 
     env.update(zip([inputs[i] for i in classes.carried], carried, strict=True))
     wanted = [outputs[i] for i in classes.carried]
     found = builder.copy(graph, [*wanted, *outputs[size:]], env)
-    new = pack.pack(found[: len(wanted)], HorizontalFuser(builder).joined)
-    others = found[len(wanted) :]
-    builder.graph.output((*new, *others))
-    builder.graph.eliminate_dead_code()
+    fuser = HorizontalFuser(builder)
+    new = pack.pack(found[: len(wanted)], fuser.joined)
+    builder.graph.output((*new, *found[len(wanted) :]))
+    fuse_sums(builder, fuser)
+    fuser.share(outputs_of(builder.graph))
+    sort(builder.graph)
+    outputs = outputs_of(builder.graph)
+    new, others = outputs[: len(new)], outputs[len(new) :]
     last = len(others) - once
     nodes = counters, vectors, invariants, new, others[:last], others[last:]
     return Step(builder.graph, classes, pack, places, *nodes)
