@@ -62,12 +62,17 @@ def _unchanged(given: object) -> object:
 
 def _side_by_side(fuser: _horizontal.HorizontalFuser, nodes: Sequence[fx.Node], *_: int) -> fx.Node:
     """In place of the fusion of what some nodes are computed from."""
-    return fuser._call(torch.ops.aten.cat.default, [fuser._flat(node) for node in nodes])
+    return fuser._builder.join(nodes)
+
+
+def _without_horizontal_fusion() -> None:
+    _set(_horizontal.HorizontalFuser, "joined", _side_by_side)
+    _set(_partition, "fuse_sums", _nothing)
 
 
 def _without_joint_draws() -> None:
     for home in (_hoist, _blocks):
-        _set(home, "with_joint_draws", _unchanged)
+        _set(home, "with_merged_draws", _unchanged)
 
 
 def _set(owner: object, name: str, value: object) -> None:
@@ -80,7 +85,9 @@ PASSES: Mapping[str, Callable[[], None]] = {
     "hoist": lambda: _set(_partition.StateClasses, "at", lambda self, state: self.all_carried()),
     "equal counters": lambda: _set(_partition.StateClasses, "at", lambda self, state: self),
     "merge_draws": _without_joint_draws,
-    "horizontal": lambda: _set(_horizontal.HorizontalFuser, "joined", _side_by_side),
+    "horizontal": _without_horizontal_fusion,
+    "horizontal_sums": lambda: _set(_partition, "fuse_sums", _nothing),
+    "horizontal: slices": lambda: _set(_horizontal.HorizontalFuser, "_slice", _nothing),
     "pack": lambda: _set(_pack, "SMALL", -1),
     "small_products": lambda: _set(_sequence, "with_small_products_fused", _nothing),
     "transposed_products": lambda: _set(_sequence, "with_transposed_products", _nothing),

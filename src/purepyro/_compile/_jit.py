@@ -20,7 +20,7 @@ from ._trace import Traced
 from .inductor._backend import compiled
 from .passes._graph import copy_aliased_outputs, outputs_of
 from .passes._index_checks import combine
-from .passes._merge_draws import with_joint_draws
+from .passes._merge_draws import with_merged_draws
 from .passes._sequence import run_passes
 
 P = ParamSpec("P")
@@ -151,7 +151,7 @@ def _build(traced: Traced, inputs: Sequence[Tensor], _: object) -> Callable[[lis
     graph, checks, result = traced.module.graph, traced.checks, traced.result
     if checks.known:
         combine(graph, outputs_of(graph)[-len(checks.known) :])
-    module = with_joint_draws(traced.module)
+    module = with_merged_draws(traced.module)
     run_passes(module.graph)
     copy_aliased_outputs(module.graph)
     run = compiled(module, inputs)

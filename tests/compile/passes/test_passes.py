@@ -15,7 +15,7 @@ from purepyro._compile.passes._graph import Builder, outputs_of
 from purepyro._compile.passes._horizontal import HorizontalFuser
 from purepyro._compile.passes._linalg_checks import without_checks
 from purepyro._compile.passes._materialize import MATERIALIZE
-from purepyro._compile.passes._merge_draws import with_joint_draws
+from purepyro._compile.passes._merge_draws import with_merged_draws
 from purepyro._compile.passes._pack import Pack
 from purepyro._compile.passes._small_products import with_small_products_fused
 from purepyro._compile.passes._tanh import with_quick_tanh
@@ -39,7 +39,7 @@ def test_draws_that_do_not_wait_for_one_another_are_one(key: random.Key) -> None
         return [random.normal(name, 3 + i) for i, name in enumerate(names)]
 
     module = graph(draws, key)
-    joint = with_joint_draws(module)
+    joint = with_merged_draws(module)
     assert (count(module, OPERATOR), count(joint, OPERATOR)) == (6, 2)
     for found, expected in zip(joint(key), draws(key), strict=True):
         torch.testing.assert_close(found, expected)
@@ -56,7 +56,7 @@ def test_draws_of_several_blocks_and_kinds(key: random.Key) -> None:
             random.bits(random.Key(first), 3),
         ]
 
-    for found, expected in zip(with_joint_draws(graph(draws, key))(key), draws(key), strict=True):
+    for found, expected in zip(with_merged_draws(graph(draws, key))(key), draws(key), strict=True):
         torch.testing.assert_close(found, expected)
 
 

@@ -18,7 +18,7 @@ from ...random._bits._philox_operators import OPERATOR
 from ._graph import Builder, Env, inputs_of, outputs_of
 
 
-def with_joint_draws(module: fx.GraphModule) -> fx.GraphModule:
+def with_merged_draws(module: fx.GraphModule) -> fx.GraphModule:
     """The same function, in which draws that do not wait for one another are one."""
     graph, builder = module.graph, Builder()
     env: Env = {node: builder.copy_node(node, {}) for node in inputs_of(graph)}

@@ -15,7 +15,7 @@ from ..inductor._backend import compiled
 from ..inductor._inductor import Run
 from ..passes._graph import inputs_of, outputs_of
 from ..passes._index_checks import Checks, combine
-from ..passes._merge_draws import with_joint_draws
+from ..passes._merge_draws import with_merged_draws
 from ..passes._pack import join, take
 from ..passes._sequence import run_passes
 from ._lower import lowered
@@ -130,7 +130,7 @@ class BlocksByCounters:
             module = lowered(step, ends, rows)
         except (RuntimeError, NotImplementedError, UserWarning):
             # vmap has no rule for some of the noise: it is made in the loop, step by step.
-            graph = with_joint_draws(self._traced.module).graph
+            graph = with_merged_draws(self._traced.module).graph
             step = packed(graph, self._size, classes.all_carried(), self._once)
             module = lowered(step, cut(step), rows)
         found = Blocks(module, rows, step, self._size, self._traced.checks)

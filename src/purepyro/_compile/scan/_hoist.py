@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from ..._compat._tracing import aten, graph_of, value_of
 from ..passes._graph import Builder, Env, on_device, outputs_of
 from ..passes._horizontal import HorizontalFuser
-from ..passes._merge_draws import with_joint_draws
+from ..passes._merge_draws import with_merged_draws
 from ..passes._pack import Pack
 from ._partition import Cut, Step
 
@@ -41,7 +41,7 @@ def _of_one_row(step: Step, cut: Cut, pack: Pack) -> fx.GraphModule:
         row.meta["val"] = value_of(node).new_empty((), dtype=torch.int64, device="cpu")
         here = on_device(builder, row, value_of(node))
         known[node] = builder.call(aten.add.Tensor, known[node], here)
-    merged = with_joint_draws(builder.module(builder.copy(step.graph, cut.precomputed, known)))
+    merged = with_merged_draws(builder.module(builder.copy(step.graph, cut.precomputed, known)))
     return _with_slices(merged, pack)
 
 
