@@ -50,7 +50,7 @@ os.register_at_fork(after_in_child=_in_child)
 
 
 def graph_of(fn: Callable[..., object], inputs: Sequence[Tensor]) -> fx.GraphModule:
-    """The operations that ``fn`` does on tensors like ``inputs``; it computes no numbers."""
+    """The operations that ``fn`` does on tensors like ``inputs``; it computes no values."""
     with usable_folder():
         # Numbers that depend on data end the trace, where they are asked for.
         sizes = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
@@ -189,7 +189,7 @@ def _is_written(argument: Any) -> bool:
 
 
 def is_pointwise(node: fx.Node) -> bool:
-    """Whether each number of a node's result follows from those at the same place alone."""
+    """Whether each element of a node's result follows from those at the same place alone."""
     target = node.target
     if not isinstance(target, OpOverload):
         return False

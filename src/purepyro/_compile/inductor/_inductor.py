@@ -21,9 +21,9 @@ from torch import Tensor, fx
 
 from ..._compat._tracing import LOCK
 from ...random._bits._philox_operators import OPERATOR, ROUNDS
-from .._compiler_thread import apart
-from .._torch_logs import silent
-from ..passes._materialize import KEPT
+from .._compiler_thread import in_compiler_thread
+from .._torch_logs import quiet
+from ..passes._materialize import MATERIALIZE
 from ._cpp_header import small_header
 from ._cpp_philox import decomposed, lowered
 from ._cpp_wrapper import exact_vectors, quick_buffers
@@ -70,13 +70,13 @@ def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run
         "cpp.enable_floating_point_contract_flag": "fast",
     }
     with LOCK:
-        return apart(partial(_made, module, inputs, settings))
+        return in_compiler_thread(partial(_made, module, inputs, settings))
 
 
 def _made(module: fx.GraphModule, inputs: Sequence[Tensor], settings: Mapping[str, object]) -> Run:
     with (
         torch.no_grad(),
-        silent(),
+        quiet(),
         exact_vectors(),
         quick_codegen(),
         warnings.catch_warnings(),
@@ -171,7 +171,7 @@ def _inductor() -> Any:
     copy = getattr(home, "fast_random_decomps", None)
     getattr(copy, "cache_clear", lambda: None)()
     register: Any = import_module("torch._inductor.lowering").register_lowering
-    register(KEPT, type_promotion_kind=None)(_written_down)
+    register(MATERIALIZE, type_promotion_kind=None)(_written_down)
     register(ROUNDS, type_promotion_kind=None)(lowered)
     import_module("torch._inductor.exc")
     return import_module("torch._inductor")
@@ -197,7 +197,7 @@ def _has_setting(name: str) -> bool:
 @cache
 def has_compiler() -> bool:
     """Whether Inductor finds a C++ compiler."""
-    names: Any = apart(_inductor).config.cpp.cxx
+    names: Any = in_compiler_thread(_inductor).config.cpp.cxx
     candidates = names if isinstance(names, (tuple, list)) else (names,)
     found = [shutil.which(str(name)) for name in candidates if name]
     # Inductor's first candidate is None where it may fetch a compiler by itself.
