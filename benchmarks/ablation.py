@@ -36,7 +36,7 @@ from torch import Tensor, fx
 import models
 from purepyro import jit, random
 from purepyro._compile import _trace
-from purepyro._compile.inductor import _backend, _cpp_buffers, _cpp_wrapper, _inductor
+from purepyro._compile.inductor import _backend, _cpp_buffers, _inductor
 from purepyro._compile.passes import _horizontal, _pack, _sequence, _tanh
 from purepyro._compile.scan import _blocks, _hoist, _partition
 from purepyro.infer import SVI, AutoNormal
@@ -100,11 +100,10 @@ PASSES: Mapping[str, Callable[[], None]] = {
 
 OVERRIDES: Mapping[str, Callable[[], None]] = {
     "cpp_buffers": lambda: _set(_inductor, "quick_buffers", lambda: nullcontext({})),
-    "cpp_buffers: kept memory": lambda: _set(
-        _cpp_buffers.QuickBuffers, "_can_keep", lambda self, buffer: False
+    "cpp_buffers: reused memory": lambda: _set(
+        _cpp_buffers.QuickBuffers, "_can_reuse_memory", lambda self, buffer: False
     ),
     "cpp_buffers: light optimisation": lambda: _set(_cpp_buffers, "_LIGHTLY", ""),
-    "cpp_loops": lambda: _set(_cpp_wrapper, "Turns", _cpp_buffers.QuickBuffers),
 }
 """The same for what is overridden of Inductor, which no graph shows."""
 

@@ -10,16 +10,15 @@ from typing import Any
 
 from ._cpp_buffers import QuickBuffers
 from ._cpp_header import SmallHeader
-from ._cpp_loops import Turns
 from ._cpp_philox import as_a_function
 
-_PARTS = SmallHeader, Turns, QuickBuffers
+_PARTS = SmallHeader, QuickBuffers
 _SETTINGS: Mapping[str, object] = {"aot_inductor.allow_stack_allocation": True}
 
 
 @contextmanager
 def quick_buffers() -> Iterator[Mapping[str, object]]:
-    """Have buffers on the stack, or in memory that is kept, and Philox as a function.
+    """Have buffers on the stack, or in memory that is reused, and Philox as a function.
 
     Gives Inductor's settings for it.
 
@@ -74,7 +73,7 @@ def _wrapper() -> Any:
     own = [name for kind in _PARTS for name in vars(kind) if name[0] != "_"]
     if not all(hasattr(base, name) for name in own):
         return None
-    return type("Wrapper", (*_PARTS[:2], base), results)
+    return type("Wrapper", (*_PARTS, base), results)
 
 
 @cache
