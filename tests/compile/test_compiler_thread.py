@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from purepyro import jit
 from purepyro._compat._tracing import COMPILING
-from purepyro._compile._compiler_thread import apart
+from purepyro._compile._compiler_thread import in_compiler_thread
 from purepyro._compile.inductor import _inductor
 
 needs_alarms = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers here")
@@ -25,9 +25,9 @@ def _raise(number: int, frame: FrameType | None) -> None:
 
 
 def test_results_and_errors_come_back() -> None:
-    assert apart(lambda: threading.current_thread().name) == "purepyro.jit"
+    assert in_compiler_thread(lambda: threading.current_thread().name) == "purepyro.jit"
     with pytest.raises(ZeroDivisionError):
-        apart(lambda: 1 // 0)
+        in_compiler_thread(lambda: 1 // 0)
 
 
 @needs_alarms
@@ -43,14 +43,14 @@ def test_an_interrupt_comes_at_once_and_the_work_is_done_all_the_same() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         start = time.perf_counter()
         with pytest.raises(KeyboardInterrupt):
-            apart(work)
+            in_compiler_thread(work)
         assert time.perf_counter() - start < 10
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert not done.is_set()
     go.set()
-    assert apart(done.is_set)  # whose turn is after the work's
+    assert in_compiler_thread(done.is_set)  # whose turn is after the work's
 
 
 @pytest.mark.compiled

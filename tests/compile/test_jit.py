@@ -27,6 +27,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from models import regression, regression_data
 from purepyro import Module, PyroParam, apply, disable_jit, init, jit, random, trace
 from purepyro._compile._jit import Jitted
+from purepyro._compile.guards import _access_paths
 from purepyro._errors import (
     DeclarationError,
     GradientError,
@@ -461,6 +462,14 @@ def test_a_captured_name_that_is_gone() -> None:
     assert equal(fn(ONES), *[2.0] * 3)
     del table["a"]
     assert equal(fn(ONES), *[1.0] * 3)
+
+
+def test_more_than_can_be_watched_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_access_paths, "_LIMIT", 20)
+    many = [[i] for i in range(30)]
+    with pytest.raises(TraceError, match=r"leads, at `many\[.*`, to more than 20 objects outside"):
+        jit(lambda x: x + many[0][0])(ONES)
+    assert equal(jit(lambda x, first: x + first)(ONES, many[0][0]), 1.0, 1.0, 1.0)
 
 
 def test_layers() -> None:

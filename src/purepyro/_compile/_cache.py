@@ -1,8 +1,8 @@
-"""One traced graph for each kind of arguments.
+"""One compiled graph for each signature of a call.
 
-The kind is what a graph depends on: the structure of the arguments and all of them that are not
-tensors; of the tensors shape, stride, dtype and device; of what the function captured the same, and
-the plain values in its closures. Inductor itself checks neither dtypes nor devices.
+A signature is what a graph depends on: the structure of the arguments and all of them that are not
+tensors; the shapes, strides, dtypes and devices of the tensors, captured ones included; and the
+other values that the function captured. Inductor itself checks neither dtypes nor devices.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .._compat._turns import RUN_LOCK
 from .._core._trees import Frame, leaves_of, named_leaves, taken_apart
 from .._errors import GradientError, SpecializationError, TraceError, describe
 from ._trace import Traced, trace
-from .guards._captures import Captures, captures
+from .guards._captures import Captures
 
 T = TypeVar("T")
 
@@ -29,31 +29,31 @@ LOGGER = logging.getLogger("purepyro.jit")
 
 
 class Call(NamedTuple):
-    """The arguments of a call, taken apart.
+    """The arguments of a call, flattened.
 
     Attributes:
         tensors: The tensors among the leaves.
-        fixed: All that is not a tensor: structure, other leaves, torch's global settings.
+        static: All that is not a tensor: structure, other leaves, torch's global settings.
         args: The arguments as they came.
     """
 
     tensors: list[Tensor]
-    fixed: tuple[object, ...]
+    static: tuple[object, ...]
     args: tuple[tuple[Any, ...], dict[str, Any]]
 
 
-class Found(NamedTuple, Generic[T]):
-    """What there is for some arguments.
+class Match(NamedTuple, Generic[T]):
+    """What was compiled for the signature of a call, and the tensors to run it on.
 
     Attributes:
-        built: What was built for their kind.
-        inputs: The tensors to run it on: those of the arguments, then captured ones.
-        kind: Their kind.
+        compiled: What was compiled.
+        inputs: The tensors of the arguments, then captured ones.
+        specialization: The signature.
     """
 
-    built: T
+    compiled: T
     inputs: list[Tensor]
-    kind: Specialization[T]
+    specialization: Specialization[T]
 
 
 class CacheInfo(NamedTuple):
@@ -74,31 +74,41 @@ class CacheInfo(NamedTuple):
 
 @attrs.frozen
 class Specialization(Generic[T]):
-    """What was built for one kind of arguments."""
+    """A signature, and what was compiled for it.
 
-    fixed: tuple[object, ...]
+    Attributes:
+        static: All that is not a tensor.
+        guard: Of all input tensors.
+        guards: Of each of them.
+        captures: What the function captured.
+        texts: The arguments in words.
+        detached: Whether an input requires a gradient, which calls must switch off.
+        lazy: The places of inputs that are conjugated or negated when they are read.
+        compiled: What was compiled.
+    """
+
+    static: tuple[object, ...]
     guard: Guard
     guards: tuple[Guard, ...]
     captures: Captures
-    seen: list[str]
+    texts: list[str]
     detached: bool
-    built: T
-    lazy: tuple[int, ...] = ()
+    lazy: tuple[int, ...]
+    compiled: T
 
-    def found(self, call: Call) -> Found[T] | None:
-        """What was built, and the tensors to run on, if this is the kind of the call."""
-        if not _same(call.fixed, self.fixed) or self.captures.changed():
-            return None
-        captured = self.captures.current()
+    def match(self, call: Call) -> Match[T] | None:
+        """What was compiled, if this is the signature of the call."""
+        captured = self.captures.current() if _equal(call.static, self.static) else None
         if captured is None:
             return None
         inputs = [*call.tensors, *captured]
-        fits = self.guard.holds(inputs) or self._holds_apart(inputs)
-        return Found(self.built, resolved(inputs, self.lazy), self) if fits else None
+        if not (self.guard.holds(inputs) or self._holds_one_by_one(inputs)):
+            return None
+        return Match(self.compiled, resolved(inputs, self.lazy), self)
 
-    def still(self, inputs: Sequence[Tensor]) -> bool:
-        """Whether the function captures what it did when these inputs were found."""
-        now = None if self.captures.changed() else self.captures.current()
+    def is_current(self, inputs: Sequence[Tensor]) -> bool:
+        """Whether the function still captures what it did when these inputs were found."""
+        now = self.captures.current()
         if now is None:
             return False
         first = len(inputs) - len(now)
@@ -109,7 +119,7 @@ class Specialization(Generic[T]):
         guards = self.guards[len(self.guards) - len(now) :]
         return all(map(Guard.holds, guards, zip(now, strict=True)))
 
-    def _holds_apart(self, inputs: Sequence[Tensor]) -> bool:
+    def _holds_one_by_one(self, inputs: Sequence[Tensor]) -> bool:
         """Whether the guard refused the inputs only because one of them comes twice."""
         if len(inputs) != len(self.guards) or len(set(map(id, inputs))) == len(inputs):
             return False
@@ -117,7 +127,7 @@ class Specialization(Generic[T]):
 
 
 def resolved(tensors: list[Tensor], lazy: Sequence[int]) -> list[Tensor]:
-    """The tensors, of which these are negated or conjugated for now in name only."""
+    """The tensors, of which the lazy ones are conjugated or negated in memory too."""
     if not lazy:
         return tensors
     found = list(tensors)
@@ -128,12 +138,12 @@ def resolved(tensors: list[Tensor], lazy: Sequence[int]) -> list[Tensor]:
 
 
 class Specializations(Generic[T]):
-    """The graphs of one function.
+    """The compiled graphs of one function.
 
     Args:
         fn: The function.
-        build: Makes of a trace, and of example inputs, what runs in its place.
-        limit: How many there may be.
+        build: Compiles a trace, given example inputs and the call.
+        limit: How many graphs there may be.
         name: What to call the function in messages.
     """
 
@@ -160,19 +170,19 @@ class Specializations(Generic[T]):
         """Forget all graphs."""
         self._known = []
 
-    def find(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Found[T]:
-        """What was built for these arguments, traced now if need be."""
-        call = _take_apart(args, kwargs)
-        found = self._look_up(call)
+    def get_or_compile(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Match[T]:
+        """What was compiled for these arguments; now, if it was not."""
+        call = _flattened(args, kwargs)
+        found = self._get(call)
         if found is None:
             # A trace may run a model, for which runs take turns: always this one first.
             with RUN_LOCK, LOCK:
-                found = self._look_up(call) or self._add(call)
+                found = self._get(call) or self._compiled(call)
         return found
 
-    def _look_up(self, call: Call) -> Found[T] | None:
+    def _get(self, call: Call) -> Match[T] | None:
         for known in self._known:
-            found = known.found(call)
+            found = known.match(call)
             if found is not None:
                 if known.detached:
                     self._refuse_gradients(call, found.inputs)
@@ -181,9 +191,9 @@ class Specializations(Generic[T]):
         return None
 
     @intact
-    def _add(self, call: Call) -> Found[T]:
+    def _compiled(self, call: Call) -> Match[T]:
         self._refuse_gradients(call, call.tensors)
-        self._refuse_kinds(call, call.tensors)
+        self._refuse_unfit(call, call.tensors)
         _refuse_unhashable(call, self.name)
         reason = self._reason(call)
         if len(self._known) >= self._limit:
@@ -197,36 +207,37 @@ class Specializations(Generic[T]):
         given = resolved(call.tensors, _lazy(call.tensors))
         traced = trace(_of_tensors(self.fn, call), given, lambda: _names(call))
         static = [leaf for leaf in leaves_of(call.args) if not isinstance(leaf, Tensor)]
-        captured = captures([self.fn, *static], traced.captured)
+        captures = Captures([self.fn, *static], traced.captured)
         inputs = [*call.tensors, *traced.captured]
         self._refuse_gradients(call, inputs)
-        self._refuse_kinds(call, inputs)
+        self._refuse_unfit(call, inputs)
         lazy = _lazy(inputs)
         ready = resolved(inputs, lazy)
-        built = self._build(traced, ready, call)
-        detached = any(tensor.requires_grad for tensor in inputs)
-        guards = Guard(inputs), tuple(Guard([tensor]) for tensor in inputs)
-        new = Specialization(call.fixed, *guards, captured, _seen(call), detached, built, lazy)
+        new = Specialization(
+            static=call.static,
+            guard=Guard(inputs),
+            guards=tuple(Guard([tensor]) for tensor in inputs),
+            captures=captures,
+            texts=_texts(call),
+            detached=any(tensor.requires_grad for tensor in inputs),
+            lazy=lazy,
+            compiled=self._build(traced, ready, call),
+        )
         self._known = [new, *self._known]
         self._misses += 1
-        return Found(built, ready, new)
+        return Match(new.compiled, ready, new)
 
-    def _refuse_kinds(self, call: Call, inputs: Sequence[Tensor]) -> None:
+    def _refuse_unfit(self, call: Call, inputs: Sequence[Tensor]) -> None:
         """Refuse tensors that a graph would take for other ones."""
         for place, tensor in enumerate(inputs):
             kind = unfit(tensor)
             if kind:
                 raise TraceError(
-                    f"jit({self.name}): {self._called(call, place)} is {kind}. Compiled code reads "
+                    f"jit({self.name}): {_name(call, place)} is {kind}. Compiled code reads "
                     "the elements of plain, dense tensors from their memory. Pass a plain one: "
                     "tensor.to_dense(), tensor.dequantize(), or tensor.as_subclass(torch.Tensor); "
                     "or call the function itself, without jit."
                 )
-
-    def _called(self, call: Call, place: int) -> str:
-        """What to call an input."""
-        named = place < len(call.tensors)
-        return _names(call)[place] if named else "a tensor outside its arguments"
 
     def _refuse_gradients(self, call: Call, inputs: Sequence[Tensor]) -> None:
         if not torch.is_grad_enabled():
@@ -234,7 +245,7 @@ class Specializations(Generic[T]):
         for place, tensor in enumerate(inputs):
             if tensor.requires_grad:
                 raise GradientError(
-                    f"jit({self.name}): {self._called(call, place)} ({describe(tensor)}) requires "
+                    f"jit({self.name}): {_name(call, place)} ({describe(tensor)}) requires "
                     "a gradient, and the result of a compiled graph has none: it would silently "
                     "be zero. Put the gradient inside, jit(torch.func.grad(fn)), or pass "
                     "tensor.detach(), or call within torch.no_grad()."
@@ -248,13 +259,13 @@ class Specializations(Generic[T]):
         changed = last.captures.changed()
         if changed:
             return f"the captured {changed}"
-        now = _seen(call)
-        for before, after in zip(last.seen, now, strict=False):
+        now = _texts(call)
+        for before, after in zip(last.texts, now, strict=False):
             if before != after:
                 return f"{after}, before {before.partition(' is ')[2]}"
-        if len(last.seen) != len(now) or last.fixed[0] != call.fixed[0]:
+        if len(last.texts) != len(now) or last.static[0] != call.static[0]:
             return "the arguments have another structure"
-        if last.fixed != call.fixed:
+        if last.static != call.static:
             return "torch's default dtype or autocast changed"
         return "a captured tensor has another shape, stride, dtype or device"
 
@@ -269,7 +280,7 @@ def _lazy(tensors: Sequence[Tensor]) -> tuple[int, ...]:
     )
 
 
-def _take_apart(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+def _flattened(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
     leaves, structure = taken_apart((args, kwargs))
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
     settings = torch.get_default_dtype(), _autocast("cpu"), _autocast("cuda")
@@ -283,7 +294,7 @@ def _autocast(device: str) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
 
-def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+def _equal(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
     """Whether two calls agree in all that is not a tensor."""
     try:
         return one == other
@@ -291,20 +302,13 @@ def _same(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
         return False
 
 
-class _Static(NamedTuple):
-    """A leaf that is no tensor: ``1``, ``1.0`` and ``True`` are three kinds, NaN is one."""
-
-    kind: type
-    value: object
-    text: str
-
-
-def _static(leaf: object) -> _Static:
+def _static(leaf: object) -> tuple[type, object]:
+    """A leaf that is no tensor, for comparison: ``1``, ``1.0`` and ``True`` differ, NaN is NaN."""
     if isinstance(leaf, float):
-        return _Static(float, None, leaf.hex())
+        return float, leaf.hex()
     if isinstance(leaf, slice):  # which Python 3.11 does not hash
-        return _Static(slice, (leaf.start, leaf.stop, leaf.step), "")
-    return _Static(type(leaf), leaf, "")
+        return slice, (leaf.start, leaf.stop, leaf.step)
+    return type(leaf), leaf
 
 
 def _refuse_unhashable(call: Call, name: str) -> None:
@@ -315,9 +319,9 @@ def _refuse_unhashable(call: Call, name: str) -> None:
             hash(_static(leaf))
         except TypeError:
             raise TraceError(
-                f"jit({name}): {_spoken(path)} is {describe(leaf)} of type "
+                f"jit({name}): {_in_words(path)} is {describe(leaf)} of type "
                 f"{type(leaf).__name__}, which may change without being noticed. What is not a "
-                "tensor is part of the graph's kind and must be hashable. Pass a tensor "
+                "tensor is part of the graph's signature and must be hashable. Pass a tensor "
                 "(torch.as_tensor(...)), a tuple, or a frozen object."
             ) from None
 
@@ -333,24 +337,29 @@ def _of_tensors(fn: Callable[..., object], call: Call) -> Callable[..., object]:
     return of_tensors
 
 
+def _name(call: Call, place: int) -> str:
+    """What to call an input."""
+    return _names(call)[place] if place < len(call.tensors) else "a tensor outside its arguments"
+
+
 def _names(call: Call) -> list[str]:
     """What to call the tensors of a call."""
     leaves = named_leaves(call.args).items()
-    return [_spoken(path) for path, leaf in leaves if isinstance(leaf, Tensor)]
+    return [_in_words(path) for path, leaf in leaves if isinstance(leaf, Tensor)]
 
 
-def _seen(call: Call) -> list[str]:
+def _texts(call: Call) -> list[str]:
     """The leaves of a call in words, for comparison."""
     found = []
     for path, leaf in named_leaves(call.args).items():
         text = describe(leaf)
         if isinstance(leaf, Tensor):
             text += f" with strides {list(leaf.stride())} on {leaf.device}"
-        found.append(f"{_spoken(path)} is {text}")
+        found.append(f"{_in_words(path)} is {text}")
     return found
 
 
-def _spoken(path: str) -> str:
+def _in_words(path: str) -> str:
     """``0/2/weight`` (the third positional argument) in words."""
     kind, _, rest = path.partition("/")
     first, _, below = rest.partition("/")

@@ -1,4 +1,4 @@
-"""Work of the compiler, in a thread of its own, where no interrupt reaches it."""
+"""The compiler works in a thread of its own, where no interrupt reaches it."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ class _Work(Generic[T]):
         return self._results[0]
 
 
-def apart(body: Callable[[], T]) -> T:
-    """What ``body`` returns, to whose end it comes even if the one who waits for it is interrupted.
+def in_compiler_thread(body: Callable[[], T]) -> T:
+    """What ``body`` returns; it comes to its end even if the caller is interrupted.
 
-    The compiler changes much of torch for its time, all over the process: modes, settings, patched
-    methods. Cut short it leaves some of that, and may take the process down. Python raises
-    KeyboardInterrupt in the main thread only; so there somebody waits, and stops waiting at once.
-    What is compiled all the same is then in the cache on the disk.
+    The compiler changes much of torch while it works, for the whole process: modes, settings,
+    patched methods. Cut short it leaves some of that, and may take the process down. Python raises
+    KeyboardInterrupt in the main thread only, which therefore waits for another one, and stops
+    waiting at once. What is compiled in the end is in the cache on disk.
     """
     work = _Work(body)
     if threading.current_thread() is threading.main_thread():

@@ -18,10 +18,10 @@ from .._errors import DeclarationError, describe
 from ._cache import CacheInfo, Specializations
 from ._trace import Traced
 from .inductor._backend import compiled
-from .passes._graph import outputs_of, own_outputs
+from .passes._graph import copy_aliased_outputs, outputs_of
 from .passes._index_checks import combine
-from .passes._merge_draws import with_joint_draws
-from .passes._sequence import tune
+from .passes._merge_draws import with_merged_draws
+from .passes._sequence import run_passes
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,8 +48,8 @@ class Jitted(Generic[P, R]):
         """What the function returns."""
         if is_transforming() or not _ENABLED.get():
             return self.__wrapped__(*args, **kwargs)
-        found = self._graphs.find(args, kwargs)
-        return found.built(found.inputs)
+        match = self._graphs.get_or_compile(args, kwargs)
+        return match.compiled(match.inputs)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Jitted[P, R]: ...
@@ -96,9 +96,9 @@ def jit(
 
     * Live are tensors: those in the arguments (in tuples, lists, dicts and named tuples of any
       depth), and those that the function finds in closures, globals and attributes.
-    * All else is static. Another value, shape, stride, dtype, device or structure is another graph,
-      so a Python number that changes is better passed as a tensor.
-    * The function is pure: it must not change its arguments, ask tensors for their numbers (``if``,
+    * All else is static. Another value, shape, stride, dtype, device or structure is another
+      graph, so a Python number that changes is better passed as a tensor.
+    * The function is pure: it must not change its arguments, ask tensors for their values (``if``,
       ``.item()``), and what it does in Python, such as ``print``, happens while it is traced.
     * The results never share memory with the arguments and carry no gradient: transform inside,
       ``jit(torch.func.grad(fn))``, ``jit(torch.vmap(svi.step))``. Within a transform or another jit
@@ -115,7 +115,7 @@ def jit(
         max_specializations: How many graphs there may be.
 
     Raises:
-        TraceError: If the function asks a tensor for its numbers, or is called with something that
+        TraceError: If the function asks a tensor for its values, or is called with something that
             is neither a tensor nor hashable.
         MutationError: If it changes a tensor that it did not make.
         GradientError: If a tensor that it is given, or finds, requires a gradient.
@@ -151,17 +151,17 @@ def _build(traced: Traced, inputs: Sequence[Tensor], _: object) -> Callable[[lis
     graph, checks, result = traced.module.graph, traced.checks, traced.result
     if checks.known:
         combine(graph, outputs_of(graph)[-len(checks.known) :])
-    module = with_joint_draws(traced.module)
-    tune(module.graph)
-    own_outputs(module.graph)
+    module = with_merged_draws(traced.module)
+    run_passes(module.graph)
+    copy_aliased_outputs(module.graph)
     run = compiled(module, inputs)
 
     def call(inputs: list[Tensor]) -> object:
         return result(run(*inputs))
 
     def checked(inputs: list[Tensor]) -> object:
-        *found, number = run(*inputs)
-        checks.raise_for(int(number))
+        *found, fault = run(*inputs)
+        checks.raise_for(int(fault))
         return result(found)
 
     return checked if checks.known else call

@@ -1,7 +1,7 @@
 """Tensors that a result hides from a compiled function.
 
-What a traced function returns is made of tensors without numbers. Those in pytrees are exchanged
-for the real ones at each call; those within an object that is no pytree would be returned as they
+What a traced function returns is made of tensors without values. Those in pytrees are replaced
+by the real ones at each call; those within an object that is no pytree would be returned as they
 are.
 """
 
@@ -45,7 +45,7 @@ def refuse_hidden(result: object) -> None:
 def _short(leaf: object) -> str:
     try:
         return describe(leaf)
-    except Exception:  # a `repr` that asks tensors without numbers for them
+    except Exception:  # a `repr` that asks tensors without values for them
         return "which cannot be shown"
 
 

@@ -6,18 +6,18 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# What they say is either no matter of the user's (which operators have a short way in C++), or
-# comes as an error as well.
-_TALKERS = ("torch._dynamo", "torch._functorch", "torch._inductor", "torch._subclasses", "torch.fx")
+# What they log either does not concern the user (which operators have a fast path in C++), or comes
+# as an error as well.
+_LOGGERS = ("torch._dynamo", "torch._functorch", "torch._inductor", "torch._subclasses", "torch.fx")
 
 
 @contextmanager
-def silent() -> Iterator[None]:
-    """Torch's compiler keeps its lines to itself, but those that the user asked for.
+def quiet() -> Iterator[None]:
+    """A stretch of code in which torch's compiler logs only what the user asked for.
 
     The caller keeps others from tracing.
     """
-    loggers = [logging.getLogger(name) for name in _TALKERS]
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
     before = [logger.level for logger in loggers]
     for logger, level in zip(loggers, before, strict=True):
         if level in (logging.NOTSET, logging.WARNING):

@@ -17,7 +17,7 @@ from .._errors import PurepyroError, TraceError, describe
 from ..random._bits._philox_operators import as_nodes
 from ._results import refuse_hidden
 from ._source_lines import Lines
-from ._torch_logs import silent
+from ._torch_logs import quiet
 from .passes._functionalize import made_functional, refuse_written, written_inputs
 from .passes._graph import inputs_of, lifted
 from .passes._index_checks import INDEXED, Checks, with_checked_indices
@@ -33,7 +33,7 @@ class Traced:
             captured ones.
         captured: Tensors that the function found elsewhere than in its arguments.
         result: From the graph's outputs to what the function returns.
-        checks: Of indices: what the numbers mean that the graph returns behind its results.
+        checks: Of indices; the graph returns a code for each of them behind its results.
     """
 
     module: fx.GraphModule
@@ -47,7 +47,7 @@ def trace(
 ) -> Traced:
     """The graph of ``fn`` on ``inputs``.
 
-    The function runs once, on tensors without numbers: a write into an argument is found and has
+    The function runs once, on tensors without values: a write into an argument is found and has
     changed nothing, and two arguments which happen to be one tensor are two inputs.
 
     Args:
@@ -92,16 +92,16 @@ class _Recorder:
         return self._frame.filled(outputs)
 
 
-def _silently(fn: Callable[..., object], inputs: list[Tensor]) -> fx.GraphModule:
-    with silent():
+def _quietly(fn: Callable[..., object], inputs: list[Tensor]) -> fx.GraphModule:
+    with quiet():
         return graph_of(fn, inputs)
 
 
 def _traced(fn: Callable[..., object], inputs: list[Tensor]) -> fx.GraphModule:
     try:
-        # A check of numbers, of the user's own distributions too, would end the trace.
+        # A check of values, of the user's own distributions too, would end the trace.
         with unvalidated(), LOCK, COMPILING, as_nodes():
-            return undisturbed(lambda: _silently(fn, inputs))
+            return undisturbed(lambda: _quietly(fn, inputs))
     except PurepyroError:
         raise
     except (TypeError, NotImplementedError) as error:
@@ -119,14 +119,14 @@ def _traced(fn: Callable[..., object], inputs: list[Tensor]) -> fx.GraphModule:
                 f"{line_of(error)}. jit traces a function itself, which ends there. Call the "
                 "plain function: what jit compiles needs no torch.compile within."
             ) from error
-        if not _asked_for_a_number(error):
+        if not _asked_for_a_value(error):
             raise
         raise TraceError(
-            "The function given to jit asks a tensor for its numbers, by `if`, `.item()`, "
+            "The function given to jit asks a tensor for its values, by `if`, `.item()`, "
             f"`float(...)`, `x[mask]` or the like, at {line_of(error)}. While a graph is traced "
-            "it has none, and the graph would hold for these numbers only. Write "
+            "it has none, and the graph would hold for these values only. Write "
             "torch.where(condition, a, b) in place of a branch or a mask, x[i[None]][0] in place "
-            "of x[i] for a scalar tensor i, keep numbers as tensors, or pass what decides as a "
+            "of x[i] for a scalar tensor i, keep results as tensors, or pass what decides as a "
             "Python value."
         ) from error
 
@@ -142,11 +142,11 @@ _SIGNS = (
 )
 
 
-# Of tensors of which torch knows nothing without their numbers.
+# What torch says of tensors of which it knows nothing without their values.
 _ODD = ("Multiple dispatch failed", "QuantizedMeta")
 
 
-def _asked_for_a_number(error: RuntimeError) -> bool:
+def _asked_for_a_value(error: RuntimeError) -> bool:
     """Whether a trace ended because a value was wanted."""
     text = f"{type(error).__name__} {error}"
     return any(sign in text for sign in _SIGNS)
@@ -157,7 +157,7 @@ def _refuse_global_draws(graph: fx.Graph) -> None:
     if drawn is not None:
         raise TraceError(
             f"The function given to jit draws from torch's global generator ({drawn.target}), of "
-            "which a compiled function has none: it would draw other numbers than in eager mode. "
+            "which a compiled function has none: it would draw other values than in eager mode. "
             "Draw from a key, by purepyro.random.normal(key, ...) and the like, or by torch's own "
             "functions within purepyro.random.keyed(key)."
         )

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from purepyro import random
 from purepyro._compat._tracing import aten, graph_of, value_of
 from purepyro._compile.passes._tanh import with_quick_tanh
-from purepyro._compile.passes._transposed_products import with_rows_innermost
+from purepyro._compile.passes._transposed_products import with_transposed_products
 from purepyro._compile.passes._triangles import with_selected_triangles
 
 PRODUCTS = (aten.mm.default, aten.bmm.default)
@@ -49,7 +49,7 @@ def test_products_of_few_columns_have_their_rows_side_by_side(
 ) -> None:
     x, weight, bias, last = normals(key, (*outer, 100, 7), (*outer, 7, 5), (5,), (*outer, 5, 2))
     inputs = x, weight, bias, x[..., :5] > 0, last
-    module = rewritten(with_rows_innermost, layer, *inputs)
+    module = rewritten(with_transposed_products, layer, *inputs)
     assert shapes_of(module, *PRODUCTS) == [[*outer, 5, 100], [*outer, 2, 100]]
     # All that is done to the numbers one by one is done in that layout.
     pointwise = aten.add.Tensor, aten.tanh.default, aten.mul.Tensor, aten.where.self
@@ -65,7 +65,7 @@ def test_gradients_keep_the_layout(key: random.Key) -> None:
         return ((x @ weight).tanh() @ last).square().sum()
 
     def both(graph: fx.Graph) -> None:
-        with_rows_innermost(graph)
+        with_transposed_products(graph)
         with_quick_tanh(graph)
 
     slope: Callable[..., Tensor] = torch.func.grad(loss)
@@ -81,7 +81,7 @@ def test_gradients_keep_the_layout(key: random.Key) -> None:
 )
 def test_other_products_stay(shape: tuple[int, int]) -> None:
     x, weight = torch.ones(shape[0], 2), torch.ones(2, shape[1])
-    module = rewritten(with_rows_innermost, torch.matmul, x, weight)
+    module = rewritten(with_transposed_products, torch.matmul, x, weight)
     assert shapes_of(module, *PRODUCTS) == [list(shape)]
 
 

@@ -11,14 +11,15 @@ from torch import Tensor, fx
 
 from purepyro import random
 from purepyro._compat._tracing import aten, graph_of
-from purepyro._compile.passes._graph import outputs_of
+from purepyro._compile.passes._graph import Builder, outputs_of
+from purepyro._compile.passes._horizontal import HorizontalFuser
 from purepyro._compile.passes._linalg_checks import without_checks
-from purepyro._compile.passes._materialize import KEPT
-from purepyro._compile.passes._merge_draws import with_joint_draws
+from purepyro._compile.passes._materialize import MATERIALIZE
+from purepyro._compile.passes._merge_draws import with_merged_draws
 from purepyro._compile.passes._pack import Pack
 from purepyro._compile.passes._small_products import with_small_products_fused
 from purepyro._compile.passes._tanh import with_quick_tanh
-from purepyro._compile.scan._partition import Roles, frontier, packed
+from purepyro._compile.scan._partition import StateClasses, cut, packed
 from purepyro.random._bits._philox_operators import OPERATOR, as_nodes
 
 
@@ -38,7 +39,7 @@ def test_draws_that_do_not_wait_for_one_another_are_one(key: random.Key) -> None
         return [random.normal(name, 3 + i) for i, name in enumerate(names)]
 
     module = graph(draws, key)
-    joint = with_joint_draws(module)
+    joint = with_merged_draws(module)
     assert (count(module, OPERATOR), count(joint, OPERATOR)) == (6, 2)
     for found, expected in zip(joint(key), draws(key), strict=True):
         torch.testing.assert_close(found, expected)
@@ -55,7 +56,7 @@ def test_draws_of_several_blocks_and_kinds(key: random.Key) -> None:
             random.bits(random.Key(first), 3),
         ]
 
-    for found, expected in zip(with_joint_draws(graph(draws, key))(key), draws(key), strict=True):
+    for found, expected in zip(with_merged_draws(graph(draws, key))(key), draws(key), strict=True):
         torch.testing.assert_close(found, expected)
 
 
@@ -84,7 +85,7 @@ def test_tanh() -> None:
     module = graph(torch.tanh, x)
     with_quick_tanh(module.graph)
     module.recompile()
-    assert (count(module, aten.tanh.default), count(module, KEPT)) == (0, 1)
+    assert (count(module, aten.tanh.default), count(module, MATERIALIZE)) == (0, 1)
     torch.testing.assert_close(module(x), torch.tanh(x), rtol=6e-7, atol=0)
     assert bool(module(torch.tensor([torch.nan])).isnan())
     assert module(torch.tensor([-0.0])).signbit()
@@ -123,11 +124,11 @@ def test_a_packed_step_is_the_step() -> None:
         return [*new, new[0] * 2.0]
 
     module = graph(step, *inputs)
-    found = packed(module.graph, 7, Roles.of(module.graph, 7))
-    assert found.roles.counters == ((6,),)
-    assert found.roles.learnt == (0, 1, 2, 3, 4, 5)
+    found = packed(module.graph, 7, StateClasses.of(module.graph, 7))
+    assert found.classes.counters == ((6,),)
+    assert found.classes.carried == (0, 1, 2, 3, 4, 5)
     assert found.pack == Pack(tuple(shapes * 2), ((0, 1, 2, 3, 4, 5),))
-    assert len(frontier(found).ahead) == 1  # the correction of the moments
+    assert len(cut(found).precomputed) == 1  # the correction of the moments
     vector = torch.cat([tensor.flatten() for tensor in state])
     alone: Any = fx.GraphModule(torch.nn.Module(), found.graph)
     new, recorded = alone(inputs[6], vector, inputs[7])
@@ -150,7 +151,7 @@ def test_one_number_for_all_parameters_is_repeated_once() -> None:
         return [torch.where(w, p * 2.0, p) for w, p in zip(wide, params, strict=True)] + [inputs[1]]
 
     traced = graph(step, *inputs)
-    found = packed(traced.graph, 3, Roles.of(traced.graph, 3))
+    found = packed(traced.graph, 3, StateClasses.of(traced.graph, 3))
     module: Any = fx.GraphModule(torch.nn.Module(), found.graph)
     assert count(module, aten.cat.default) == 0
     vector = torch.arange(8.0)
@@ -159,7 +160,31 @@ def test_one_number_for_all_parameters_is_repeated_once() -> None:
         torch.testing.assert_close(new, vector * (2.0 if alive else 1.0))
 
 
-def test_kept_under_vmap() -> None:
+def test_a_materialized_result_under_vmap() -> None:
     x = torch.arange(6.0).reshape(2, 3)
-    assert torch.equal(torch.vmap(KEPT, in_dims=1, out_dims=1)(x), x)
-    assert KEPT(x) is not x
+    assert torch.equal(torch.vmap(MATERIALIZE, in_dims=1, out_dims=1)(x), x)
+    assert MATERIALIZE(x) is not x
+
+
+@pytest.mark.parametrize(
+    ("cuts", "one"),
+    [
+        ([(0, 2), (2, 5)], True),
+        ([(1, 2), (2, 3), (3, 5)], True),
+        ([(2, 5), (0, 2)], False),
+        ([(2, -4), (-4, 9)], True),
+        ([(0, 9), (9, 12)], True),
+        ([(0, 1), (2, 3), (4, 5)], True),
+        ([(0, 1), (2, 3), (3, 4)], False),
+    ],
+)
+def test_slices_side_by_side_are_one(cuts: list[tuple[int, int]], one: bool) -> None:
+    vector, builder = torch.arange(5.0), Builder()
+    (node,) = builder.inputs("vector", 1)
+    node.meta["val"] = vector
+    parts = [builder.call(aten.slice.Tensor, node, 0, *each) for each in cuts]
+    module = builder.module([HorizontalFuser(builder).joined(parts)])
+    module.graph.eliminate_dead_code()
+    (found,) = module(vector)
+    assert torch.equal(found, torch.cat([vector[start:stop] for start, stop in cuts]))
+    assert (count(module, aten.cat.default) == 0) is one

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from purepyro import random
 from purepyro._compile.scan import _blocks
-from purepyro._compile.scan._partition import Roles
+from purepyro._compile.scan._partition import StateClasses
 from purepyro._compile.scan._scan import Loop
 
 State: TypeAlias = dict[str, Tensor]
@@ -63,7 +63,7 @@ def few_rows(uncompiled: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_counters_that_are_equal_are_one(counts: tuple[int, ...]) -> None:
     loop, state = Loop(step), start(*counts)
     torch.testing.assert_close(looped(loop, state, 11), singly(state, 11))
-    built = loop._built.find((state, X), {}).built
+    built = loop._built.get_or_compile((state, X), {}).compiled
     (blocks,) = built._known.values()
     assert len(blocks.step.counters) == len(set(counts))
 
@@ -72,7 +72,7 @@ def test_counters_that_come_apart() -> None:
     loop = Loop(step)
     for counts in ((0, 0, 0), (4, 4, 4), (4, 4, 5), (4, 5, 5), (1, 2, 3), (3, 4, 3), (9, 9, 9)):
         torch.testing.assert_close(looped(loop, start(*counts), 6), singly(start(*counts), 6))
-    built = loop._built.find((start(0, 0, 0), X), {}).built
+    built = loop._built.get_or_compile((start(0, 0, 0), X), {}).compiled
     assert len(built._known) == _blocks._LIMIT
     assert loop._built.info().misses == 1
 
@@ -81,7 +81,7 @@ def test_past_the_limit_counters_are_on_their_own(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(_blocks, "_LIMIT", 0)
     loop = Loop(step)
     torch.testing.assert_close(looped(loop, start(1, 1, 1), 6), singly(start(1, 1, 1), 6))
-    (blocks,) = loop._built.find((start(1, 1, 1), X), {}).built._known.values()
+    (blocks,) = loop._built.get_or_compile((start(1, 1, 1), X), {}).compiled._known.values()
     assert len(blocks.step.counters) == 3
 
 
@@ -96,9 +96,9 @@ def test_which_counters_are_equal() -> None:
         torch.zeros(0, dtype=torch.int64),
         torch.zeros(0, dtype=torch.int64),
     ]
-    found = Roles(tuple((i,) for i in range(8)), (8,)).at(state)
-    assert found == Roles(((0, 2), (1, 5), (3,), (4,), (6, 7)), (8,))
-    assert Roles((), (0,)).at(state) == Roles((), (0,))
+    found = StateClasses(tuple((i,) for i in range(8)), (8,)).at(state)
+    assert found == StateClasses(((0, 2), (1, 5), (3,), (4,), (6, 7)), (8,))
+    assert StateClasses((), (0,)).at(state) == StateClasses((), (0,))
 
 
 def test_each_tensor_of_a_state_is_its_own() -> None:

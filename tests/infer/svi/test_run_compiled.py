@@ -475,7 +475,7 @@ def test_an_ensemble_that_cannot_be_traced(
     ensemble, keys = of_ensemble(svi, map="loop"), random.split(key, 2)
     assert ensemble.run(keys, 3, Y).losses.shape == (3, 2)
     assert "are not compiled" in caplog.text
-    with pytest.raises(TraceError, match="asks a tensor for its numbers"):
+    with pytest.raises(TraceError, match="asks a tensor for its values"):
         of_ensemble(attrs.evolve(svi, compiled=True), map="loop").run(keys, 3, Y)
 
 

@@ -1,43 +1,48 @@
-"""Ways to values: whether they lead where they led before.
+"""How to come from a function to the values that it reads outside its arguments.
 
-A way starts at a function, or at what it leads to for good, and takes a step at a time: an
-attribute, an item, a name. Ways that begin with the same steps take them together.
+The walk follows closures, globals, defaults, attributes and items. Attributes count only if the
+function, or one that it calls, names them; those of libraries are their own business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from types import FunctionType
-from typing import Any, Final, NamedTuple
+from operator import attrgetter, itemgetter
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
 
 import attrs
 from torch import Tensor, nn
 
-from ..._errors import describe
+from ..._errors import TraceError
 
-# Values that a program may read while it is traced, so that the graph holds for them only.
+# Values that lead to no others.
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
-# A step that leads nowhere any more ends in one of these.
+# What an accessor may raise where there is nothing any more.
 GONE = (AttributeError, KeyError, IndexError, TypeError, ValueError)
 
-# What of a container must stay the same, beside itself.
-_CONTENTS: Final[tuple[tuple[type, Callable[[Any], object]], ...]] = (
-    (dict, tuple),
-    (list, len),
-    (set, frozenset),
+_COMPILER = f"{__name__.rpartition('.guards')[0]}."
+_LIBRARIES = frozenset(
+    {"attr", "attrs", "numpy", "optree", "purepyro", "pyro", "torch", "torchopt", "tqdm"}
+    | sys.stdlib_module_names
 )
+_LIMIT = 100_000  # objects
+# Called without being named.
+_CALLED = frozenset({"__call__", "forward"})
+# What a layer's `forward` reads beside tensors and settings.
+_PARTS = frozenset({"_modules", "training"})
 
 
-@attrs.frozen
-class Step:
-    """One step on the way.
+class Accessor(NamedTuple):
+    """One step of a path.
 
     Attributes:
-        name: What it is called.
-        take: How to take it.
-        mutable: Whether it may lead elsewhere by the next call.
+        name: What it is called in messages.
+        take: Goes from a value to the next.
+        mutable: Whether there may be another value by the next call.
         read: Whether the function may read what is there.
     """
 
@@ -47,176 +52,38 @@ class Step:
     read: bool = True
 
 
-@attrs.frozen
-class Way:
-    """The way from a function to something that it captured.
+class AccessPath(NamedTuple):
+    """The way to a value: another path, and one more step.
 
     Attributes:
-        start: Where it starts.
-        steps: The steps from there.
-        before: What led to the start, in words.
+        parent: The place of the other path among all; a root is its own parent.
+        step: From there.
+        value: What it leads to.
+        name: In words, such as ``model.scale``.
+        mutable: Whether any of the steps is.
+        read: Whether all values on the way may be read.
     """
 
-    start: object
-    steps: tuple[Step, ...]
-    before: str = ""
-
-    def settled(self) -> Way:
-        """The same way without the first steps, which lead where they led for good."""
-        here, steps, before = self.start, self.steps, self.before
-        while steps and not steps[0].mutable:
-            here, steps, before = steps[0].take(here), steps[1:], before + steps[0].name
-        return Way(here, steps, before)
-
-    def end(self) -> object:
-        """What is there now; ``None`` if the way is gone."""
-        here = self.start
-        try:
-            for step in self.steps:
-                here = step.take(here)
-        except GONE:
-            return None
-        return here
-
-    @property
-    def mutable(self) -> bool:
-        """Whether something else may be there by the next call."""
-        return any(step.mutable for step in self.steps)
-
-    @property
-    def watched(self) -> bool:
-        """Whether the last step may lead elsewhere, and the function may read what is there."""
-        return bool(self.steps) and self.steps[-1].mutable and self.read
-
-    @property
-    def read(self) -> bool:
-        """Whether the function may read what is there."""
-        return all(step.read for step in self.steps)
-
-    @property
-    def name(self) -> str:
-        """The way in words, such as ``model.scale``."""
-        return (self.before + "".join(step.name for step in self.steps)).strip(" .")
-
-
-@attrs.frozen
-class Seen:
-    """Something that is no tensor, as it was."""
-
-    way: Way
+    parent: int
+    step: Accessor
     value: object
-    mark: object
-    text: str
-
-    def changed(self) -> str | None:
-        """What has become of it, if it is another now."""
-        now = self.way.end()
-        if now is self.value and _contents_of(now) is None:
-            return None
-        if mark_of(now) == self.mark:
-            return None
-        return f"{self.way.name} was {self.text} and is {describe(now)}"
+    name: str
+    mutable: bool
+    read: bool
 
 
-class _Leg(NamedTuple):
-    """One step of all ways that take it there.
+def access_paths(roots: Sequence[object]) -> list[AccessPath]:
+    """The paths to all that the roots lead to, shortest first.
 
-    Attributes:
-        place: Where it starts: which of the starts, or, counted on from these, of the legs before.
-        take: How to take it.
-        value: What is behind it.
-        look: How to look into that; ``None``: there is nothing to see.
-        contents: What was in it.
+    Raises:
+        TraceError: If it is too much to be looked through.
     """
-
-    place: int
-    take: Callable[[Any], object]
-    value: object
-    look: Callable[[Any], object] | None
-    contents: object
-
-
-class Watch:
-    """Whether values are what they were, found in one walk over all their ways.
-
-    That is asked at every call of a compiled function, and so made for speed: what is not the very
-    same object counts as another, and how it differs is for ``Seen.changed()`` to say.
-    """
-
-    def __init__(self, values: Sequence[Seen]) -> None:
-        starts = {id(seen.way.start): seen.way.start for seen in values}
-        self._starts = list(starts.values())
-        self._legs: list[_Leg] = []
-        for place, start in enumerate(self._starts):
-            self._add([seen for seen in values if seen.way.start is start], 0, place)
-
-    def still(self) -> bool:
-        """Whether all are, for sure."""
-        found = self._starts.copy()
-        try:
-            for place, take, value, look, contents in self._legs:
-                now = take(found[place])
-                if now is not value and value is not _ANYTHING:
-                    return False
-                if look is not None and look(now) != contents:
-                    return False
-                found.append(now)
-        except GONE:
-            return False
-        return True
-
-    def _add(self, values: Sequence[Seen], depth: int, place: int) -> None:
-        """What goes on from a place where these ways have met."""
-        steps = {id(seen.way.steps[depth]): seen.way.steps[depth] for seen in values}
-        for step in steps.values():
-            here = [seen for seen in values if seen.way.steps[depth] is step]
-            ends = [seen.value for seen in here if len(seen.way.steps) == depth + 1]
-            value = ends[0] if ends else _ANYTHING
-            look = _contents_of(value)
-            self._legs.append(_Leg(place, step.take, value, look, look and look(value)))
-            on = [seen for seen in here if len(seen.way.steps) > depth + 1]
-            self._add(on, depth + 1, len(self._starts) + len(self._legs) - 1)
-
-
-_ANYTHING: Final = object()
-
-
-def _contents_of(value: object) -> Callable[[Any], object] | None:
-    return next((look for kind, look in _CONTENTS if isinstance(value, kind)), None)
-
-
-def mark_of(value: object) -> object:
-    """What must be the same by the next call; ways lead on to what is in containers and objects."""
-    if isinstance(value, Tensor):
-        return Tensor
-    if isinstance(value, float):
-        return float, value.hex()
-    if isinstance(value, PLAIN):
-        return type(value), value
-    if isinstance(value, FunctionType):
-        given = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
-        return value.__code__, tuple(map(mark_of, given))
-    if isinstance(value, partial):
-        return mark_of(value.func), mark_of(value.args), tuple(map(mark_of, value.keywords.items()))
-    contents = _contents_of(value)
-    if contents is not None:
-        return contents, contents(value)
-    if isinstance(value, tuple):
-        return type(value), tuple(map(mark_of, value))
-    if isinstance(value, nn.Module):
-        return type(value), value.extra_repr()
-    if callable(value) or is_frozen(value):
-        return id(value)
-    # The ways lead on to its attributes; if it has none, it is a value of its kind (a dtype).
-    return type(value) if hasattr(value, "__dict__") else (type(value), _hashable(value))
-
-
-def _hashable(value: object) -> object:
-    try:
-        hash(value)
-    except TypeError:
-        return id(value)
-    return value
+    names: set[str] = set()
+    while True:  # the code on the way names attributes, which lead to other code
+        size = len(names)
+        found = _walk(roots, names)
+        if len(names) == size:
+            return found
 
 
 def is_frozen(value: object) -> bool:
@@ -226,3 +93,145 @@ def is_frozen(value: object) -> bool:
         return kind.__setattr__ is not object.__setattr__
     settings = getattr(kind, "__dataclass_params__", None)
     return settings is not None and bool(settings.frozen)
+
+
+def _walk(roots: Sequence[object], names: set[str]) -> list[AccessPath]:
+    start = Accessor("", lambda root: root, False)
+    found = [AccessPath(i, start, root, "", False, True) for i, root in enumerate(roots)]
+    seen: set[int] = set()
+    place = 0
+    while place < len(found):
+        path, value = found[place], found[place].value
+        if not isinstance(value, (Tensor, *PLAIN)) and id(value) not in seen:
+            seen.add(id(value))
+            for step in _accessors(value, names):
+                try:
+                    after = step.take(value)
+                except GONE:
+                    continue
+                mutable, read = path.mutable or step.mutable, path.read and step.read
+                name = path.name + step.name
+                found.append(AccessPath(place, step, after, name, mutable, read))
+        if len(seen) > _LIMIT:
+            raise TraceError(
+                f"The function given to jit leads, at `{path.name.strip(' .')}`, to more than "
+                f"{_LIMIT:,} objects outside its arguments. They cannot all be watched, and a "
+                "graph would not notice when one of them changes. Pass what the function needs as "
+                "arguments, or have it captured by a smaller object."
+            )
+        place += 1
+    return found
+
+
+def _accessors(value: object, names: set[str]) -> Iterator[Accessor]:
+    """The steps that lead on from a value; the names in its code are added to ``names``."""
+    if type(value).__module__.startswith(_COMPILER):
+        # Graphs, and all that belongs to them.
+        if hasattr(value, "__wrapped__"):
+            yield Accessor("", attrgetter("__wrapped__"), False)
+    elif isinstance(value, FunctionType):
+        yield from _of_function(value, names)
+    elif isinstance(value, MethodType):
+        yield Accessor("", attrgetter("__self__"), False)
+        yield Accessor("", attrgetter("__func__"), False)
+    elif isinstance(value, partial):
+        for part in "func", "args", "keywords":
+            yield Accessor(f".{part}", attrgetter(part), False)
+    elif isinstance(value, Mapping):
+        yield from (_item(key, isinstance(value, dict)) for key in list(value))
+    elif isinstance(value, (tuple, list)):
+        yield from (_item(i, isinstance(value, list)) for i in range(len(value)))
+    elif isinstance(value, (ModuleType, type)):
+        yield from _of_namespace(value, names)
+    elif not isinstance(value, BuiltinFunctionType):
+        yield from _of_instance(value, names)
+
+
+def _item(key: object, mutable: bool) -> Accessor:
+    return Accessor(f"[{key!r}]", itemgetter(key), mutable)
+
+
+def _of_function(function: FunctionType, names: set[str]) -> Iterator[Accessor]:
+    code, own = function.__code__, not _is_library(function.__globals__.get("__name__"))
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+        yield Accessor(f" {name}", partial(_content, cell=cell), own)
+    if hasattr(function, "__wrapped__"):
+        yield Accessor("", attrgetter("__wrapped__"), False)
+    if own:
+        read = _names_in(code)
+        names |= read
+        for name in sorted(read & function.__globals__.keys()):
+            yield Accessor(f" {name}", partial(_global, name=name), True)
+        yield Accessor(" default", attrgetter("__defaults__"), False)
+        yield Accessor(" default", attrgetter("__kwdefaults__"), False)
+
+
+def _content(_: object, cell: CellType) -> object:
+    return cell.cell_contents
+
+
+def _global(function: FunctionType, name: str) -> object:
+    return function.__globals__[name]
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """The globals and attributes that a piece of code names, that of inner functions included."""
+    inner = [_names_in(each) for each in code.co_consts if isinstance(each, CodeType)]
+    return set(code.co_names).union(*inner)
+
+
+def _of_namespace(owner: ModuleType | type, names: set[str]) -> Iterator[Accessor]:
+    """What is named of the user's own modules and classes."""
+    for each in owner.__mro__ if isinstance(owner, type) else (owner,):
+        if not _is_library(each.__module__ if isinstance(each, type) else each.__name__):
+            for name in sorted((names | _CALLED) & vars(each).keys()):
+                mutable = not (isinstance(owner, type) and hasattr(vars(each)[name], "__get__"))
+                take = partial(_attribute_of_namespace, owner=each, name=name)
+                yield Accessor(f".{name}", take, mutable)
+
+
+def _attribute_of_namespace(value: object, owner: object, name: str) -> object:
+    """An attribute of a module or class: the function itself where it is wrapped in one.
+
+    An instance may have got one of its own in the meantime.
+    """
+    own = getattr(value, "__dict__", {})
+    found = own[name] if name in own else vars(owner)[name]
+    if isinstance(found, property):
+        return found.fget
+    return found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
+
+
+def _of_instance(value: object, names: set[str]) -> Iterator[Accessor]:
+    kind: Any = type(value)
+    frozen, library = is_frozen(value), _is_library(kind.__module__)
+    own = [*getattr(value, "__dict__", ())]
+    for each in kind.__mro__:
+        slots = vars(each).get("__slots__", ())
+        own += [slots] if isinstance(slots, str) else slots
+    for name in dict.fromkeys(own):
+        named = frozen or (name in names and not library)
+        read = named or (isinstance(value, nn.Module) and name in _PARTS)
+        # Distributions and declarations are values: they are replaced, not changed.
+        mutable = not frozen and (not library or isinstance(value, nn.Module))
+        yield Accessor(f".{name}", _getter(value, name), mutable, read)
+    yield from _of_namespace(kind, names)
+
+
+def _getter(value: object, name: str) -> Callable[[Any], object]:
+    """How to take an attribute, never a property: in C, if nothing of its kind comes between."""
+    kind: Any = type(value)
+    plain = kind.__getattribute__ is object.__getattribute__
+    if plain and not hasattr(getattr(kind, name, None), "__set__"):
+        return attrgetter(name)
+    return partial(_attribute, name=name)
+
+
+def _attribute(owner: object, name: str) -> object:
+    found = getattr(owner, "__dict__", {})
+    return found[name] if name in found else object.__getattribute__(owner, name)
+
+
+def _is_library(module: object) -> bool:
+    """Whether a module, by its dotted name, is torch's, Pyro's, ours or Python's own."""
+    return str(module or "").partition(".")[0] in _LIBRARIES

@@ -1,255 +1,176 @@
-"""Where a function finds what is not among its arguments.
+"""What a compiled function captured, and whether it is still the same.
 
-A graph takes the tensors that it captured as inputs, so their numbers are always those of the call.
-If a name, an attribute or an item holds another tensor by then, that one is taken: the way from the
-function to each captured tensor is remembered, as far as it leads over things that can change. What
-is no tensor, and may change as well, is remembered as it was: if it is something else, a graph is
-out of date. Attributes count only if the function, or one that it calls, names them.
+A graph takes the tensors that a function captured as inputs, so their elements are always those of
+the call. If a name, an attribute or an item holds another tensor by then, that one is taken. What
+is no tensor, and may change as well, is remembered as it was: if it is something else, the graph is
+out of date.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from operator import attrgetter, itemgetter
-from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
-from typing import Any, Final
+from types import FunctionType, ModuleType
+from typing import Any, Final, NamedTuple
 
-import attrs
 from torch import Tensor, nn
 
 from ..._errors import describe
-from ._access_paths import GONE, PLAIN, Seen, Step, Watch, Way, is_frozen, mark_of
+from ._access_paths import GONE, PLAIN, AccessPath, access_paths, is_frozen
 
-_COMPILER = f"{__name__.rpartition('.guards')[0]}."
-
-_LIMIT = 20_000  # objects to look at
-
-# Whose globals and attributes are their own business.
-_LIBRARIES = frozenset(
-    {"attr", "attrs", "numpy", "optree", "purepyro", "pyro", "torch", "torchopt", "tqdm"}
-    | sys.stdlib_module_names
+# What of a container must stay the same, beside itself.
+_CONTENTS: Final[tuple[tuple[type, Callable[[Any], object]], ...]] = (
+    (dict, tuple),
+    (list, len),
+    (set, frozenset),
 )
+_ANYTHING: Final = object()
 
 
-@attrs.frozen
-class Captures:
-    """What a function captured.
+class _Guard(NamedTuple):
+    """One value that may be another by the next call.
 
     Attributes:
-        tensors: Of each tensor all ways that may lead elsewhere, or the tensor if there is none.
-        values: All else that may change.
+        parent: Where it is found: the place of a value before it.
+        take: How.
+        value: What it was; ``_ANYTHING`` if only what it leads to matters.
+        look: How to look into it; ``None``: there is nothing to see.
+        contents: What was in it.
+        fingerprint: What makes another value as good.
+        name: In words.
+        text: It, in words.
     """
 
-    tensors: tuple[tuple[Way, ...] | Tensor, ...]
-    values: tuple[Seen, ...]
-    _watch: Watch = attrs.field(
-        init=False, default=attrs.Factory(lambda self: Watch(self.values), takes_self=True)
-    )
+    parent: int
+    take: Callable[[Any], object]
+    value: object
+    look: Callable[[Any], object] | None
+    contents: object
+    fingerprint: object
+    name: str
+    text: str
+
+
+class Captures:
+    """What a function captured, looked up in one walk, since every call of it asks.
+
+    Args:
+        roots: The function, and other objects that it is called with.
+        tensors: The captured tensors.
+    """
+
+    def __init__(self, roots: Sequence[object], tensors: Sequence[Tensor]) -> None:
+        paths = access_paths(roots)
+        ends = [_ends(tensor, paths) for tensor in tensors]
+        guarded = {i for i, path in enumerate(paths) if _is_guarded(path)}
+        needed = guarded.union(*ends)
+        for place in range(len(paths) - 1, -1, -1):  # parents come before children
+            if place in needed and paths[place].mutable:
+                needed.add(paths[place].parent)
+        fixed = [place for place in sorted(needed) if not paths[place].mutable]
+        moving = [place for place in sorted(needed) if paths[place].mutable]
+        at = {place: i for i, place in enumerate([*fixed, *moving])}
+        self._fixed = [paths[place].value for place in fixed]
+        self._guards = [
+            _guard(paths[place], at[paths[place].parent], place in guarded) for place in moving
+        ]
+        self._tensors = [
+            (tensor, [at[place] for place in places])
+            for tensor, places in zip(tensors, ends, strict=True)
+        ]
 
     def current(self) -> list[Tensor] | None:
         """The captured tensors as they are now.
 
-        ``None`` if one is none any more, or what was one tensor under two names is two.
+        ``None`` if something else has changed, one is no tensor any more, or what was one tensor
+        under two names is two.
         """
+        values = self._walk()
+        if isinstance(values, str):
+            return None
         found: list[Tensor] = []
-        for each in self.tensors:
-            ends = [each] if isinstance(each, Tensor) else [way.end() for way in each]
-            tensor = ends[0]
-            if not isinstance(tensor, Tensor) or any(end is not tensor for end in ends[1:]):
+        for tensor, places in self._tensors:
+            now = values[places[0]] if places else tensor
+            if not isinstance(now, Tensor) or any(values[place] is not now for place in places):
                 return None
-            found.append(tensor)
+            found.append(now)
         return found
 
     def changed(self) -> str | None:
-        """The first value that is another now."""
-        if self._watch.still():
-            return None
-        for value in self.values:
-            change = value.changed()
-            if change:
-                return change
-        return None
+        """What was captured, is no tensor, and has changed."""
+        found = self._walk()
+        return found if isinstance(found, str) else None
 
-
-def captures(roots: Sequence[object], tensors: Sequence[Tensor]) -> Captures:
-    """How to come from the ``roots`` to these tensors again, and to all else that may change."""
-    wanted = {id(tensor): None for tensor in tensors}
-    ways: dict[int, list[Way]] = {}
-    values: list[Seen] = []
-    for way, value in _found(roots):
-        if isinstance(value, Tensor):
-            if id(value) in wanted:
-                ways.setdefault(id(value), []).append(way)
-        elif way.watched and not isinstance(value, ModuleType):
-            values.append(Seen(way.settled(), value, mark_of(value), describe(value)))
-    return Captures(tuple(_kept(tensor, ways) for tensor in tensors), tuple(values))
-
-
-def _kept(tensor: Tensor, ways: Mapping[int, Sequence[Way]]) -> tuple[Way, ...] | Tensor:
-    """The ways to a tensor that may lead elsewhere; those that are surely read, if there are."""
-    mutable = [way for way in ways.get(id(tensor), ()) if way.mutable]
-    read = [way for way in mutable if way.read]
-    return tuple(way.settled() for way in read or mutable[:1]) or tensor
-
-
-def _found(roots: Sequence[object]) -> list[tuple[Way, object]]:
-    """All that the roots lead to, nearest first."""
-    names: set[str] = set()
-    while True:
-        size = len(names)
-        found = list(_walk(roots, names))
-        if len(names) == size:
-            return found
-
-
-def _walk(roots: Sequence[object], names: set[str]) -> Iterator[tuple[Way, object]]:
-    """The same, for these names of attributes, to which those in the code on the way are added."""
-    queue = [(Way(root, ()), root) for root in roots]
-    seen: set[int] = set()
-    for way, value in queue:
-        yield way, value
-        if isinstance(value, (Tensor, *PLAIN)) or id(value) in seen or len(seen) > _LIMIT:
-            continue
-        seen.add(id(value))
-        for step in _steps(value, names):
+    def _walk(self) -> list[object] | str:
+        """The values as they are now; in words, what has changed."""
+        found = self._fixed.copy()
+        for parent, take, value, look, contents, fingerprint, name, text in self._guards:
             try:
-                queue.append((Way(way.start, (*way.steps, step)), step.take(value)))
+                now = take(found[parent])
             except GONE:
+                return f"{name} was {text} and is gone"
+            found.append(now)
+            if value is _ANYTHING or (now is value and (look is None or look(now) == contents)):
                 continue
+            if _fingerprint(now) != fingerprint:  # another object may be as good: an equal float
+                return f"{name} was {text} and is {describe(now)}"
+        return found
 
 
-def _steps(value: object, names: set[str]) -> Iterator[Step]:
-    """The steps that lead on from a value."""
-    if type(value).__module__.startswith(_COMPILER):
-        # Graphs, and all that belongs to them.
-        if hasattr(value, "__wrapped__"):
-            yield _WRAPPED
-    elif isinstance(value, FunctionType):
-        yield from _of_function(value, names)
-    elif isinstance(value, MethodType):
-        yield Step("", lambda method: method.__self__, False)
-        yield Step("", lambda method: method.__func__, False)
-    elif isinstance(value, partial):
-        yield Step("", lambda each: each.func, False)
-        yield Step(".args", lambda each: each.args, False)
-        yield Step(".keywords", lambda each: each.keywords, False)
-    elif isinstance(value, Mapping):
-        yield from (_item(key, isinstance(value, dict)) for key in list(value))
-    elif isinstance(value, (tuple, list)):
-        yield from (_item(i, isinstance(value, list)) for i in range(len(value)))
-    elif isinstance(value, (ModuleType, type)):
-        yield from _of_namespace(value, names)
-    elif not isinstance(value, BuiltinFunctionType):
-        yield from _of_instance(value, names)
+def _is_guarded(path: AccessPath) -> bool:
+    """Whether the function may read what is there, and it is no tensor and may change."""
+    return path.step.mutable and path.read and not isinstance(path.value, (Tensor, ModuleType))
 
 
-_WRAPPED: Final = Step("", lambda each: each.__wrapped__, False)
+def _ends(tensor: Tensor, paths: Sequence[AccessPath]) -> list[int]:
+    """The paths to a tensor that may lead to another; those that are surely read, if there are."""
+    mutable = [i for i, path in enumerate(paths) if path.value is tensor and path.mutable]
+    return [i for i in mutable if paths[i].read] or mutable[:1]
 
 
-def _of_function(function: FunctionType, names: set[str]) -> Iterator[Step]:
-    code, own = function.__code__, not _is_library(function.__globals__.get("__name__"))
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        yield Step(f" {name}", partial(_content, cell=cell), own)
-    if hasattr(function, "__wrapped__"):
-        yield _WRAPPED
-    if not own:
-        return
-    read = _names_in(code)
-    names |= read
-    for name in sorted(read & function.__globals__.keys()):
-        yield Step(f" {name}", partial(_global, name=name), True)
-    for i, _ in enumerate(function.__defaults__ or ()):
-        yield Step(f" default {i}", partial(_default, index=i), False)
-    for name in function.__kwdefaults__ or ():
-        yield Step(f" default {name}", partial(_keyword_default, name=name), False)
+def _guard(path: AccessPath, parent: int, guarded: bool) -> _Guard:
+    value = path.value if guarded else _ANYTHING
+    look = _look_into(value)
+    contents = None if look is None else look(value)
+    text = describe(path.value) if guarded or isinstance(path.value, Tensor) else "there"
+    name = path.name.strip(" .")
+    return _Guard(parent, path.step.take, value, look, contents, _fingerprint(value), name, text)
 
 
-def _names_in(code: CodeType) -> set[str]:
-    """The globals and attributes that a piece of code names, that of inner functions included."""
-    inner = [_names_in(each) for each in code.co_consts if isinstance(each, CodeType)]
-    return set(code.co_names).union(*inner)
+def _look_into(value: object) -> Callable[[Any], object] | None:
+    return next((look for kind, look in _CONTENTS if isinstance(value, kind)), None)
 
 
-def _content(_: object, cell: CellType) -> object:
-    return cell.cell_contents
+def _fingerprint(value: object) -> object:
+    """What must be the same; other paths lead on to what is in containers and objects."""
+    if isinstance(value, Tensor):
+        return Tensor
+    if isinstance(value, float):
+        return float, value.hex()
+    if isinstance(value, PLAIN):
+        return type(value), value
+    if isinstance(value, FunctionType):
+        given = (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values())
+        return value.__code__, tuple(map(_fingerprint, given))
+    if isinstance(value, partial):
+        parts = (value.func, value.args, *value.keywords.items())
+        return tuple(map(_fingerprint, parts))
+    look = _look_into(value)
+    if look is not None:
+        return look, look(value)
+    if isinstance(value, tuple):
+        return type(value), tuple(map(_fingerprint, value))
+    if isinstance(value, nn.Module):
+        return type(value), value.extra_repr()
+    if callable(value) or is_frozen(value):
+        return id(value)
+    # Paths lead on to its attributes; if it has none, it is a value of its kind (a dtype).
+    return type(value) if hasattr(value, "__dict__") else (type(value), _hashable(value))
 
 
-def _global(function: FunctionType, name: str) -> object:
-    return function.__globals__[name]
-
-
-def _default(function: FunctionType, index: int) -> object:
-    return (function.__defaults__ or ())[index]
-
-
-def _keyword_default(function: FunctionType, name: str) -> object:
-    return (function.__kwdefaults__ or {})[name]
-
-
-def _item(key: object, mutable: bool) -> Step:
-    return Step(f"[{key!r}]", itemgetter(key), mutable)
-
-
-def _of_namespace(owner: ModuleType | type, names: set[str]) -> Iterator[Step]:
-    """What is named of the user's own modules and classes."""
-    kinds = owner.__mro__ if isinstance(owner, type) else (owner,)
-    for each in kinds:
-        if not _is_library(each.__module__ if isinstance(each, type) else each.__name__):
-            for name in sorted((names | _CALLED) & vars(each).keys()):
-                mutable = not (isinstance(owner, type) and hasattr(vars(each)[name], "__get__"))
-                yield Step(f".{name}", partial(_attribute_of, owner=each, name=name), mutable)
-
-
-def _attribute_of(value: object, owner: object, name: str) -> object:
-    """An attribute of a module or class: the function itself where it is wrapped in one.
-
-    An instance may have got one of its own in the meantime.
-    """
-    own = getattr(value, "__dict__", {})
-    found = own[name] if name in own else vars(owner)[name]
-    if isinstance(found, property):
-        return found.fget
-    return found.__func__ if isinstance(found, (staticmethod, classmethod)) else found
-
-
-def _of_instance(value: object, names: set[str]) -> Iterator[Step]:
-    kind: Any = type(value)
-    frozen, library = is_frozen(value), _is_library(kind.__module__)
-    own = [*getattr(value, "__dict__", ())]
-    for each in kind.__mro__:
-        slots = vars(each).get("__slots__", ())
-        own += [slots] if isinstance(slots, str) else slots
-    for name in dict.fromkeys(own):
-        named = frozen or (name in names and not library)
-        read = named or (isinstance(value, nn.Module) and name in _PARTS)
-        # Distributions and declarations are taken for values: who wants another makes another.
-        mutable = not frozen and (not library or isinstance(value, nn.Module))
-        yield Step(f".{name}", _getter(value, name), mutable, read)
-    yield from _of_namespace(kind, names)
-
-
-# Called without being named.
-_CALLED = frozenset({"__call__", "forward"})
-# What a layer's `forward` reads beside numbers that stay.
-_PARTS = frozenset({"_modules", "training"})
-
-
-def _getter(value: object, name: str) -> Callable[[Any], object]:
-    """How to take an attribute, never a property: in C, if nothing of its kind comes between."""
-    kind: Any = type(value)
-    plain = kind.__getattribute__ is object.__getattribute__
-    if plain and not hasattr(getattr(kind, name, None), "__set__"):
-        return attrgetter(name)
-    return partial(_attribute, name=name)
-
-
-def _attribute(owner: object, name: str) -> object:
-    found = getattr(owner, "__dict__", {})
-    return found[name] if name in found else object.__getattribute__(owner, name)
-
-
-def _is_library(module: object) -> bool:
-    """Whether a module, by its dotted name, is torch's, Pyro's, ours or Python's own."""
-    return str(module or "").partition(".")[0] in _LIBRARIES
+def _hashable(value: object) -> object:
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return value

@@ -1,28 +1,30 @@
-"""Where intermediate results lie: on the stack, or in memory that is kept.
+"""Where intermediate results lie: on the stack, or in memory that is reused.
 
-Inductor's C++ wrapper allocates each buffer between two loops of a kernel as a tensor, at each call
-and at each turn of a loop: some two tenths of a microsecond for what is often a single number. For
-models compiled ahead of time torch has a wrapper that takes the stack in their place
+Inductor's C++ wrapper allocates each buffer between two kernels as a tensor, at each call and in
+each iteration of a loop: some two tenths of a microsecond for what is often a single value. For
+models compiled ahead of time torch has a wrapper that puts them on the stack
 (``torch._inductor.config.aot_inductor.allow_stack_allocation``). It fails where graphs lie within
-graphs: what a turn of a loop hands to the next must outlive it. Here it takes the small buffers
-only, and none that a graph returns.
+graphs: what an iteration hands to the next must outlive it. Here only small buffers go on the
+stack, and none that a graph returns.
 
-What is larger, a layer's activations say, is given back to the system when it is freed, and each
-page of it is asked for again, and filled with zeros, at the next turn: a quarter of the time of a
-step. So a graph keeps memory for these, up to a limit, once for each thread that calls it.
+Larger ones, a layer's activations say, are given back to the system when they are freed, and each
+page is asked for again, and filled with zeros, at the next step: a quarter of its time. So a graph
+reuses memory for these, up to a limit, once for each thread that calls it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import import_module
 from math import prod
 from typing import Any, NamedTuple
 
+from ._cpp_philox import source
+
 # In bytes: of one buffer, and of all of a graph. A thread's stack has 512 KiB at least.
 _SMALL = 16 << 10
 _ALL_SMALL = 96 << 10
-# The same of what is kept.
+# The same of what is reused.
 _LARGE = 16 << 20
 _ALL_LARGE = 32 << 20
 
@@ -58,7 +60,7 @@ class QuickBuffers:
 
     def __init__(self) -> None:
         super().__init__()
-        self._kept: set[str] = set()
+        self._reused: set[str] = set()
 
     @classmethod
     def create(cls, *_: object) -> QuickBuffers:
@@ -72,6 +74,7 @@ class QuickBuffers:
         graph: Any = import_module("torch._inductor.virtualized").V.graph
         level = "Og" if len(graph.graph_inputs) > _MANY else "O1"
         self.header.splice(_LIGHTLY.replace("LEVEL", level))
+        self.header.splice(source())
 
     def is_safe_to_use_borrow_arrayref_tensor_as_tensor(self) -> bool:
         """Whether what functions of libraries are given may be lent to them: it is a tensor."""
@@ -97,63 +100,42 @@ class QuickBuffers:
     def make_buffer_allocation(self, buffer: Any) -> str:
         """The code for a new buffer."""
         parent: Any = super()
-        if not self._can_keep(buffer):
+        if not self._can_reuse_memory(buffer):
             return str(parent.make_buffer_allocation(buffer))
-        self._write_kept(buffer, buffer.get_name(), self.wrapper_call.writeline)
+        self._write_reused(buffer)
         return ""
 
-    def _is_tensor(self, buffer: Any) -> bool:
-        """Whether a buffer in plain memory, of known size, never lies on the stack."""
+    def _can_reuse_memory(self, buffer: Any) -> bool:
+        """Whether a buffer has a known size that is large, and nobody holds on to it."""
         size = _bytes(buffer)
         if size is None or buffer.get_device().type != "cpu" or buffer.get_is_pinned():
             return False
-        return size > _SMALL or buffer.get_name() in self._names().tensors
-
-    def _can_keep(self, buffer: Any) -> bool:
-        size = _bytes(buffer)
-        if size is None or not self._is_tensor(buffer) or not _is_dense(buffer):
-            return False
         fits = _SMALL < size <= min(_LARGE, _ALL_LARGE - self._in_memory)
-        return fits and buffer.get_name() not in self._names().leaving
+        return fits and _is_dense(buffer) and buffer.get_name() not in self._names().leaving
 
-    def _write_kept(self, buffer: Any, name: str, line: Callable[[str], object]) -> None:
-        """The code for a tensor in memory that stays from call to call; the tensor does not.
+    def _write_reused(self, buffer: Any) -> None:
+        """The code for a tensor in memory that is reused; the tensor is not.
 
-        Each is made anew, since it is bound to the mode (``torch.inference_mode``) of its time.
+        It is made anew, since it is bound to the mode (``torch.inference_mode``) of its time.
         """
-        size = _bytes(buffer) or 0
+        name, size = buffer.get_name(), _bytes(buffer) or 0
         self._in_memory += size
-        self._kept.add(buffer.get_name())
-        rounded = -(-size // 64) * 64
+        self._reused.add(name)
+        line = self.wrapper_call.writeline
+        for what, each in ("sizes", buffer.get_size()), ("strides", buffer.get_stride()):
+            values = "".join(f"{int(value)}, " for value in each)
+            line(f"static constexpr int64_t {name}_{what}[] = {{{values}0}};")
         line(
             f"static thread_local std::unique_ptr<void, decltype(&std::free)> {name}_memory("
-            f"std::aligned_alloc(64, {rounded}), &std::free);"
+            f"std::aligned_alloc(64, {-(-size // 64) * 64}), &std::free);"
         )
-        shape, kind = self._write_shape(buffer, name, line)
-        blob = f"aoti_torch_create_tensor_from_blob({name}_memory.get(), {shape}, 0, {kind}"
-        self._write_handle(name, blob, line)
-
-    def _write_empty(self, buffer: Any, name: str, line: Callable[[str], object]) -> None:
-        """The code for a tensor in new memory."""
-        shape, kind = self._write_shape(buffer, name, line)
-        self._write_handle(name, f"aoti_torch_empty_strided({shape}, {kind}", line)
-
-    def _write_shape(
-        self, buffer: Any, name: str, line: Callable[[str], object]
-    ) -> tuple[str, str]:
-        """The arguments for the shape of a tensor, and those for its dtype and device."""
-        for what, numbers in ("sizes", buffer.get_size()), ("strides", buffer.get_stride()):
-            each = "".join(f"{int(number)}, " for number in numbers)
-            line(f"static constexpr int64_t {name}_{what}[] = {{{each}0}};")
         device, dtype = self.codegen_device(buffer.get_device()), buffer.get_dtype()
-        shape = f"{len(buffer.get_size())}, {name}_sizes, {name}_strides"
-        return shape, f"{self.codegen_dtype(dtype)}, {device}"
-
-    @staticmethod
-    def _write_handle(name: str, call: str, line: Callable[[str], object]) -> None:
-        """The code for what a call makes, up to the last of its arguments."""
         line(f"AtenTensorHandle {name}_handle;")
-        line(f"AOTI_TORCH_ERROR_CODE_CHECK({call}, &{name}_handle));")
+        line(
+            f"AOTI_TORCH_ERROR_CODE_CHECK(aoti_torch_create_tensor_from_blob({name}_memory.get(), "
+            f"{len(buffer.get_size())}, {name}_sizes, {name}_strides, 0, "
+            f"{self.codegen_dtype(dtype)}, {device}, &{name}_handle));"
+        )
         line(f"RAIIAtenTensorHandle {name}({name}_handle);")
 
     def _names(self) -> _Names:
@@ -166,7 +148,7 @@ class QuickBuffers:
     def can_reuse(self, input_buffer: Any, kernel: Any = None) -> bool:
         """Whether a kernel may write a result over an argument.
 
-        Not over one that may lie on the stack, or in memory that is kept, if the result may leave.
+        Not over one that may lie on the stack or in reused memory, if the result may leave.
         """
         parent: Any = super()
         if kernel is not None:
@@ -178,11 +160,11 @@ class QuickBuffers:
     def make_buffer_reuse(self, old: Any, new: Any, delete_old: bool) -> str:
         """The code for a buffer in the memory of one that is done with."""
         parent: Any = super()
-        kept, leaves = old.get_name() in self._kept, new.get_name() in self._names().leaving
-        if old.get_name() in self.stack_allocated_buffers or (kept and leaves):
+        reused, leaves = old.get_name() in self._reused, new.get_name() in self._names().leaving
+        if old.get_name() in self.stack_allocated_buffers or (reused and leaves):
             return str(self.make_buffer_allocation(new))
-        if kept:
-            self._kept.add(new.get_name())
+        if reused:
+            self._reused.add(new.get_name())
         return str(parent.make_buffer_reuse(old, new, delete_old))
 
 
@@ -220,7 +202,7 @@ def _results(kernel: Any) -> Iterable[str]:
 
 
 def _is_dense(buffer: Any) -> bool:
-    """Whether a buffer of known size takes no more memory than its numbers do."""
+    """Whether a buffer of known size takes no more memory than its elements do."""
     sizes, strides = buffer.get_size(), buffer.get_stride()
     last = sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=True))
     return bool(last + 1 == prod(sizes))
@@ -228,7 +210,7 @@ def _is_dense(buffer: Any) -> bool:
 
 def _bytes(buffer: Any) -> int | None:
     """The size of a buffer, if it is known."""
-    numbers: Any = prod(buffer.get_size())
-    if not isinstance(numbers, int) and not getattr(numbers, "is_number", False):
+    count: Any = prod(buffer.get_size())
+    if not isinstance(count, int) and not getattr(count, "is_number", False):
         return None
-    return int(numbers) * int(buffer.get_dtype().itemsize)
+    return int(count) * int(buffer.get_dtype().itemsize)

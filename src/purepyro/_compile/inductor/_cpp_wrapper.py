@@ -9,14 +9,18 @@ from importlib import import_module
 from typing import Any
 
 from ._cpp_buffers import QuickBuffers
-from ._cpp_loops import Turns
+from ._cpp_header import SmallHeader
+from ._cpp_philox import as_a_function
 
+_PARTS = SmallHeader, QuickBuffers
 _SETTINGS: Mapping[str, object] = {"aot_inductor.allow_stack_allocation": True}
 
 
 @contextmanager
 def quick_buffers() -> Iterator[Mapping[str, object]]:
-    """Have buffers on the stack, or in memory that is kept; gives Inductor's settings for it.
+    """Have buffers on the stack, or in memory that is reused, and Philox as a function.
+
+    Gives Inductor's settings for it.
 
     If this torch has no such wrapper, nothing changes. The caller keeps others from compiling.
     """
@@ -27,7 +31,8 @@ def quick_buffers() -> Iterator[Mapping[str, object]]:
     before = device.cpp_wrapper_codegen
     device.cpp_wrapper_codegen = wrapper
     try:
-        yield _SETTINGS
+        with as_a_function():
+            yield _SETTINGS
     finally:
         device.cpp_wrapper_codegen = before
 
@@ -65,10 +70,10 @@ def _wrapper() -> Any:
         results = {"generate_return": home.CppWrapperCpu.generate_return}
     except (ImportError, AttributeError):
         return None
-    own = [name for kind in (QuickBuffers, Turns) for name in vars(kind) if name[0] != "_"]
+    own = [name for kind in _PARTS for name in vars(kind) if name[0] != "_"]
     if not all(hasattr(base, name) for name in own):
         return None
-    return type("Wrapper", (Turns, base), results)
+    return type("Wrapper", (*_PARTS, base), results)
 
 
 @cache

@@ -6,7 +6,9 @@ import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from copy import deepcopy
 from functools import cache, partial
 from hashlib import sha256
 from importlib import import_module
@@ -18,15 +20,22 @@ import torch
 from torch import Tensor, fx
 
 from ..._compat._tracing import LOCK
-from ...random._bits._philox_operators import OPERATOR, expanded_in_planes
-from .._compiler_thread import apart
-from .._torch_logs import silent
-from ..passes._materialize import KEPT
+from ...random._bits._philox_operators import OPERATOR, ROUNDS
+from .._compiler_thread import in_compiler_thread
+from .._torch_logs import quiet
+from ..passes._materialize import MATERIALIZE
+from ._cpp_header import small_header
+from ._cpp_philox import decomposed, lowered
 from ._cpp_wrapper import exact_vectors, quick_buffers
+from ._functional import functional_compiled
+from ._quick_codegen import quick_codegen
 
 LOGGER = logging.getLogger("purepyro.jit")
 
 Run = Callable[..., Sequence[Tensor]]
+
+# The first error of the quick way, which would come again with every graph.
+_FAILED: list[Exception] = []
 
 
 def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run:
@@ -37,7 +46,7 @@ def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run
         inputs: Tensors like those that it will be called with.
         mark: Says all there is to say of the graph, its loops' bodies included.
     """
-    # What becomes of nodes of ours (`expanded_in_planes`, `_written_down`), and how our wrapper
+    # What becomes of nodes of ours (`decomposed`, `_written_down`), and how our wrapper
     # writes code, is else no part of the key of torch's cache.
     mark = f"{own_code()} {mark}"
     settings: dict[str, object] = {
@@ -56,25 +65,47 @@ def inductor(module: fx.GraphModule, inputs: Sequence[Tensor], mark: str) -> Run
         # of instructions that the processor says it has.
         "cpp_cache_precompile_headers": False,
         "cpp.vec_isa_ok": True,
+        "aot_inductor.enable_line_tables": False,
         # A product and a sum in one operation, as Triton and XLA have it too.
         "cpp.enable_floating_point_contract_flag": "fast",
     }
     with LOCK:
-        return apart(partial(_made, module, inputs, settings))
+        return in_compiler_thread(partial(_made, module, inputs, settings))
 
 
-def _made(module: fx.GraphModule, inputs: Sequence[Tensor], settings: dict[str, object]) -> Run:
-    with torch.no_grad(), silent(), exact_vectors(), warnings.catch_warnings():
+def _made(module: fx.GraphModule, inputs: Sequence[Tensor], settings: Mapping[str, object]) -> Run:
+    with (
+        torch.no_grad(),
+        quiet(),
+        exact_vectors(),
+        quick_codegen(),
+        warnings.catch_warnings(),
+        _set(settings),
+    ):
         warnings.simplefilter("ignore")  # torch warns of its own deprecated functions
-        package = _inductor()
         if any(tensor.device.type != "cpu" for tensor in inputs):
-            return _compiled(module, inputs, settings)
+            return _compiled(module, inputs)
         try:
-            with quick_buffers() as more:
-                return _directly(_compiled(module, inputs, {**settings, **more}))
-        except package.exc.InductorError as error:
-            LOGGER.info("Inductor failed with buffers of ours, and goes on with its own: %s", error)
-            return _directly(_compiled(module, inputs, settings))
+            with quick_buffers() as more, _set(more):
+                return _quickly(module, inputs)
+        except _inductor().exc.InductorError as error:
+            LOGGER.info("Inductor failed with code of ours, and goes on with its own: %s", error)
+            return _directly(_compiled(module, inputs))
+
+
+def _quickly(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Run:
+    """A graph compiled past what only other graphs need, if this torch and compiler allow it."""
+    if _FAILED:
+        return _directly(_compiled(module, inputs))
+    try:
+        with small_header():
+            run = functional_compiled(deepcopy(module), inputs)
+    except Exception as error:  # whatever this torch does otherwise
+        found = _directly(_compiled(module, inputs))
+        LOGGER.info("Graphs go all of torch's way from now on, which takes longer: %s", error)
+        _FAILED.append(error)
+        return found
+    return lambda *inputs: run(list(inputs))  # which it empties
 
 
 @cache
@@ -99,14 +130,16 @@ def mark_of_sources(folders: Sequence[Path], own: str) -> str:
     return found.hexdigest()
 
 
-def _compiled(module: fx.GraphModule, inputs: Sequence[Tensor], settings: dict[str, object]) -> Run:
-    package = _inductor()
+def _compiled(module: fx.GraphModule, inputs: Sequence[Tensor]) -> Run:
+    compile_: Callable[..., Run] = _inductor().standalone_compile
+    return compile_(module, list(inputs), dynamic_shapes="from_example_inputs")
+
+
+def _set(settings: Mapping[str, object]) -> AbstractContextManager[object]:
+    """A stretch of code with these settings, as far as this Inductor has them."""
     known = {name: value for name, value in settings.items() if _has_setting(name)}
-    with package.config.patch(known):
-        run: Run = package.standalone_compile(
-            module, list(inputs), dynamic_shapes="from_example_inputs"
-        )
-    return run
+    patched: AbstractContextManager[object] = _inductor().config.patch(known)
+    return patched
 
 
 def _directly(run: Run) -> Run:
@@ -132,13 +165,14 @@ def _directly(run: Run) -> Run:
 def _inductor() -> Any:
     """The package, which takes over a second to import: only those who compile wait for it."""
     home: Any = import_module("torch._inductor.decomposition")
-    # Inductor spells a block of Philox out, and fuses it with what uses it. It keeps a copy of this
-    # table from the first compilation on, which may have been somebody else's.
-    home.decompositions[OPERATOR] = expanded_in_planes
+    # Inductor keeps a copy of this table from the first compilation on, which may have been
+    # somebody else's.
+    home.decompositions[OPERATOR] = decomposed
     copy = getattr(home, "fast_random_decomps", None)
     getattr(copy, "cache_clear", lambda: None)()
     register: Any = import_module("torch._inductor.lowering").register_lowering
-    register(KEPT, type_promotion_kind=None)(_written_down)
+    register(MATERIALIZE, type_promotion_kind=None)(_written_down)
+    register(ROUNDS, type_promotion_kind=None)(lowered)
     import_module("torch._inductor.exc")
     return import_module("torch._inductor")
 
@@ -163,7 +197,7 @@ def _has_setting(name: str) -> bool:
 @cache
 def has_compiler() -> bool:
     """Whether Inductor finds a C++ compiler."""
-    names: Any = apart(_inductor).config.cpp.cxx
+    names: Any = in_compiler_thread(_inductor).config.cpp.cxx
     candidates = names if isinstance(names, (tuple, list)) else (names,)
     found = [shutil.which(str(name)) for name in candidates if name]
     # Inductor's first candidate is None where it may fetch a compiler by itself.

@@ -60,7 +60,7 @@ def _call(
 
 
 def _product(call: Call, node: fx.Node) -> fx.Node | None:
-    """Zero as a float: of the integer Inductor thinks that it makes any number zero."""
+    """Zero as a float: with the integer Inductor takes any product for zero."""
     zeros = [isinstance(arg, int) and arg == 0 for arg in node.args]
     args = [0.0 if zero else arg for arg, zero in zip(node.args, zeros, strict=True)]
     return call(node.target, *args) if any(zeros) else None
@@ -168,7 +168,7 @@ def _softshrink(call: Call, node: fx.Node) -> fx.Node | None:
 
 
 def _as_tensor(call: Call, arg: object, value: Tensor) -> fx.Node:
-    """An operand in the result's dtype, to which torch rounds a number here."""
+    """An operand in the result's dtype, to which torch rounds a Python number here."""
     if isinstance(arg, fx.Node):
         return arg
     found = call(aten.scalar_tensor.default, arg, dtype=value.dtype, device=value.device)

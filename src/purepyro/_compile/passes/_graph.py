@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor, fx, nn
 
-from ..._compat._tracing import TO_COPY, aten, held_by, is_view
+from ..._compat._tracing import TO_COPY, aten, held_by, is_view, value_of
 
 # For each node of an old graph the new one.
 Env: TypeAlias = dict[fx.Node, fx.Node]
@@ -47,7 +47,7 @@ def lifted(module: fx.GraphModule) -> list[Tensor]:
     return found
 
 
-def own_outputs(graph: fx.Graph) -> None:
+def copy_aliased_outputs(graph: fx.Graph) -> None:
     """Copy the outputs that share their memory with an input, or with an output before."""
     last = next(node for node in reversed(graph.nodes) if node.op == "output")
     found: list[Any] = []
@@ -91,25 +91,21 @@ def needed_by(outputs: Iterable[fx.Node], known: Iterable[fx.Node]) -> set[fx.No
     return needed
 
 
-def in_order(graph: fx.Graph) -> fx.Graph:
-    """The same graph, with each node behind those that it needs, and none that nobody needs."""
-    done: dict[fx.Node, fx.Node] = {}
-    new = fx.Graph()
-    for node in inputs_of(graph):
-        done[node] = new.node_copy(node)
-    outputs = outputs_of(graph)
-    stack = list(reversed(outputs))
+def sort(graph: fx.Graph) -> None:
+    """Put each node behind those that it needs, and remove those that nobody needs."""
+    last = next(node for node in reversed(graph.nodes) if node.op == "output")
+    done = set(inputs_of(graph))
+    stack = [node for node in reversed(graph.nodes) if node is not last]
     while stack:
         node = stack[-1]
         missing = [each for each in node.all_input_nodes if each not in done]
-        if node in done or not missing:
+        stack += reversed(missing)
+        if not missing:
             stack.pop()
             if node not in done:
-                done[node] = new.node_copy(node, done.__getitem__)
-        else:
-            stack += reversed(missing)
-    new.output(tuple(done[node] for node in outputs))
-    return new
+                done.add(node)
+                last.prepend(node)
+    graph.eliminate_dead_code()
 
 
 class Builder:
@@ -124,8 +120,23 @@ class Builder:
         return [self.graph.placeholder(f"{prefix}_{i}") for i in range(count)]
 
     def call(self, operator: Callable[..., object], *args: Any, **kwargs: Any) -> fx.Node:
-        """A new operation."""
-        return self.graph.call_function(operator, args, kwargs)
+        """A new operation; it knows its value if those that it is given know theirs."""
+        node = self.graph.call_function(operator, args, kwargs)
+        if node.all_input_nodes and all("val" in each.meta for each in node.all_input_nodes):
+            given, named = fx.map_arg((args, kwargs), value_of)
+            node.meta["val"] = operator(*given, **named)
+        return node
+
+    def join(self, nodes: Sequence[fx.Node]) -> fx.Node:
+        """The elements of some tensors in one vector."""
+        return self.call(
+            aten.cat.default, [self.call(aten.reshape.default, n, [-1]) for n in nodes]
+        )
+
+    def take(self, vector: fx.Node, start: int, stop: int, shape: Sequence[int]) -> fx.Node:
+        """The tensor of this shape that lies in a vector."""
+        part = self.call(aten.slice.Tensor, vector, 0, start, stop)
+        return self.call(aten.reshape.default, part, list(shape))
 
     def hold(self, name: str, module: fx.GraphModule) -> fx.Node:
         """A graph to be passed to an operator."""

@@ -6,56 +6,45 @@ terms that are computed alike, and so in one vector with one sum.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import fx
 
 from ..._compat._tracing import aten, value_of
 from ._graph import Builder
-from ._horizontal import Joiner, bare, likeness
+from ._horizontal import HorizontalFuser, fusion_key, strip_reshapes
 from ._pack import SMALL
 
-# Fewer terms are cheaper apart: a vector has to be written down before it is summed.
+# Fewer terms are cheaper apart: a vector has to be stored before it is summed.
 _MANY = 8
 
 
-def join_sums(builder: Builder, joiner: Joiner) -> None:
+def fuse_sums(builder: Builder, fuser: HorizontalFuser) -> None:
     """Replace the sums that are added up in a graph, where their terms are alike."""
-    for node in list(builder.graph.nodes):
-        if _is_sum_of_two(node) and not any(_is_sum_of_two(user) for user in node.users):
-            _join(builder, joiner, node)
-
-
-def _join(builder: Builder, joiner: Joiner, root: fx.Node) -> None:
-    groups: dict[object, list[fx.Node]] = {}
-    for leaf in _leaves(root):
-        terms = _terms(leaf)
-        groups.setdefault(leaf if terms is None else likeness(terms), []).append(leaf)
-    if all(len(group) < _MANY for group in groups.values()):
-        return
-    parts: list[fx.Node] = []
-    for group in groups.values():
-        if len(group) < _MANY:
-            parts += group
+    for root in list(builder.graph.nodes):
+        if not _adds_two(root) or any(map(_adds_two, root.users)):
             continue
-        vector = joiner.joined([terms for leaf in group if (terms := _terms(leaf)) is not None])
-        parts.append(_scalar(builder, root, aten.sum.default, vector))
-    total = parts[0]
-    for part in parts[1:]:
-        total = _scalar(builder, root, aten.add.Tensor, total, part)
-    root.replace_all_uses_with(total)
+        groups: dict[object, list[fx.Node]] = {}
+        for leaf in _leaves(root):
+            terms = _terms(leaf)
+            groups.setdefault(fusion_key(terms or leaf), []).append(leaf)
+        if all(len(group) < _MANY for group in groups.values()):
+            continue
+        total, *parts = [part for group in groups.values() for part in _sums(builder, fuser, group)]
+        for part in parts:
+            total = builder.call(aten.add.Tensor, total, part)
+        root.replace_all_uses_with(total)
 
 
-def _scalar(
-    builder: Builder, like: fx.Node, operator: Callable[..., object], *args: fx.Node
-) -> fx.Node:
-    node = builder.call(operator, *args)
-    node.meta["val"] = value_of(like)
-    return node
+def _sums(builder: Builder, fuser: HorizontalFuser, group: list[fx.Node]) -> list[fx.Node]:
+    """A group of terms, as one sum if they are many."""
+    terms = [each for leaf in group if (each := _terms(leaf)) is not None]
+    if len(terms) < _MANY:
+        return group
+    return [builder.call(aten.sum.default, fuser.joined(terms))]
 
 
-def _is_sum_of_two(node: fx.Node) -> bool:
+def _adds_two(node: fx.Node) -> bool:
     """Whether a node adds two scalars."""
     return (
         node.target is aten.add.Tensor
@@ -70,7 +59,7 @@ def _leaves(root: fx.Node) -> list[fx.Node]:
     stack: list[Any] = list(reversed(root.args))
     while stack:
         node = stack.pop()
-        if _is_sum_of_two(node) and len(node.users) == 1:
+        if _adds_two(node) and len(node.users) == 1:
             stack += reversed(node.args)
         else:
             found.append(node)
@@ -82,10 +71,8 @@ def _terms(node: fx.Node) -> fx.Node | None:
     found: fx.Node | None = None
     while node.target is aten.sum.default or _sums_all(node):
         inner: Any = node.args[0]
-        node = found = bare(inner)
-    if found is None or value_of(found).numel() > SMALL:
-        return None
-    return found
+        node = found = strip_reshapes(inner)
+    return None if found is None or value_of(found).numel() > SMALL else found
 
 
 def _sums_all(node: fx.Node) -> bool:

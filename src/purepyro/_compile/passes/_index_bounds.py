@@ -1,4 +1,4 @@
-"""Between which numbers an integer tensor of a graph lies, as far as that follows from the graph.
+"""Bounds of an integer tensor's elements, as far as they follow from the graph.
 
 Indices that the random library draws, positions that ``argmax`` and ``sort`` give, and what is
 computed from an ``arange`` are in range whatever the data: they need no check at run time.
@@ -15,13 +15,13 @@ from torch import Tensor, fx
 
 from ..._compat._tracing import aten, operator_name, value_of
 
-# The smallest and the largest number, both included.
+# The smallest and the largest element, both included.
 Bounds: TypeAlias = tuple[int, int]
 
 # Beyond it sums might overflow.
 _LARGEST = 1 << 62
 
-# Results that hold numbers of their arguments, and no others.
+# Operators whose results hold elements of their arguments, and no others.
 _SELECTIONS = frozenset(
     {
         "alias",
@@ -35,7 +35,7 @@ _SELECTIONS = frozenset(
         "gather",
         "index",
         "index_select",
-        "kept",
+        "materialize",
         "lift_fresh_copy",
         "permute",
         "repeat",
@@ -57,7 +57,7 @@ _SELECTIONS = frozenset(
         "_unsafe_view",
     }
 )
-# Those of which only some arguments give numbers; the others say where they lie.
+# Those that take elements of their first argument only; the others are indices.
 _FIRST_ONLY = frozenset({"gather", "index", "index_select", "take"})
 # Operators that give positions in a dimension, and which of their results does.
 _POSITIONS = {"sort": 1, "topk": 1, "max": 1, "min": 1, "median": 1, "mode": 1, "kthvalue": 1}
@@ -65,7 +65,7 @@ _BEST = frozenset({"argmax", "argmin"})
 
 
 def bounds(node: fx.Node, known: dict[fx.Node, Bounds | None]) -> Bounds | None:
-    """The bounds of a node's numbers, if the graph tells; ``known`` holds those found before."""
+    """The bounds of a node's elements, if the graph tells; ``known`` holds those found before."""
     if node not in known:
         known[node] = None
         found = _found(node, known)
@@ -75,7 +75,7 @@ def bounds(node: fx.Node, known: dict[fx.Node, Bounds | None]) -> Bounds | None:
 
 
 def _fits(found: Bounds, dtype: torch.dtype) -> bool:
-    """Whether no number has wrapped around."""
+    """Whether no element has wrapped around."""
     if dtype is torch.bool:
         return True
     limits = torch.iinfo(dtype)
@@ -115,7 +115,7 @@ def _length(node: fx.Node) -> int:
 
 def _of_operator(node: fx.Node, known: dict[fx.Node, Bounds | None]) -> Bounds | None:
     name, args = _name(node), node.args
-    if node.target is aten.view.dtype:  # the same bits, other numbers
+    if node.target is aten.view.dtype:  # the same bits, other elements
         return None
     if name in _SELECTIONS:
         return _union(node, known)
@@ -129,8 +129,8 @@ def _of_operator(node: fx.Node, known: dict[fx.Node, Bounds | None]) -> Bounds |
     if name in ("zeros", "zeros_like", "new_zeros"):
         return 0, 0
     if name in ("full", "full_like", "scalar_tensor"):
-        number = args[0] if name == "scalar_tensor" else args[1]
-        return (number, number) if isinstance(number, int) else None
+        value = args[0] if name == "scalar_tensor" else args[1]
+        return (value, value) if isinstance(value, int) else None
     if name == "_to_copy":
         return _narrowed(args[0], value_of(node), known)
     if name in _ARITHMETIC and not node.kwargs:
@@ -141,11 +141,11 @@ def _of_operator(node: fx.Node, known: dict[fx.Node, Bounds | None]) -> Bounds |
 
 
 def _of_range(node: fx.Node) -> Bounds | None:
-    numbers = [arg for arg in node.args if isinstance(arg, int)]
-    if len(numbers) != len(node.args) or not 1 <= len(numbers) <= 3:
+    given = [arg for arg in node.args if isinstance(arg, int)]
+    if len(given) != len(node.args) or not 1 <= len(given) <= 3:
         return None
-    start, stop = (0, numbers[0]) if len(numbers) == 1 else numbers[:2]
-    taken = range(start, stop, *numbers[2:])
+    start, stop = (0, given[0]) if len(given) == 1 else given[:2]
+    taken = range(start, stop, *given[2:])
     return (min(taken), max(taken)) if taken else (0, 0)
 
 
@@ -162,7 +162,7 @@ def _of_argument(given: object, known: dict[fx.Node, Bounds | None]) -> Bounds |
 
 
 def _union(node: fx.Node, known: dict[fx.Node, Bounds | None]) -> Bounds | None:
-    """Of all tensors that a selection takes its numbers from."""
+    """Of all tensors that a selection takes its elements from."""
     sources: Any = node.args[0]
     if not isinstance(sources, (tuple, list)):
         sources = [sources] if _name(node) in _FIRST_ONLY else node.all_input_nodes

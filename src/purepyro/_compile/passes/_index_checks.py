@@ -1,9 +1,9 @@
 """Indices of a graph, checked.
 
 Compiled code reads and writes wherever an index points to. Here an index that is out of range is
-replaced by the nearest that is not, and told by a number that the graph returns beside its results:
-whoever runs it raises an error in place of these. Indices that are in range whatever the data are
-left as they are.
+replaced by the nearest that is not, and reported by a code that the graph returns beside its
+results: whoever runs it raises an error in place of these. Indices that are in range whatever the
+data are left as they are.
 
 Inductor has checks of its own, which end the process where a kernel runs in several threads.
 """
@@ -24,7 +24,7 @@ from ..._errors import OutOfRangeError
 from .._source_lines import plain_name
 from ._graph import outputs_of
 from ._index_bounds import Bounds, bounds
-from ._materialize import KEPT
+from ._materialize import MATERIALIZE
 
 # What an operator of a graph is given: as untyped as torch has it.
 Argument: TypeAlias = Any
@@ -41,7 +41,7 @@ class _Index(NamedTuple):
         node: The index.
         size: How many elements there are to choose from.
         low: The smallest index allowed: 0, or ``-size`` where torch counts from the end too.
-        other: One more number that is allowed.
+        other: One more value that is allowed.
     """
 
     node: fx.Node
@@ -81,23 +81,23 @@ class Check:
 
 
 class Checks(NamedTuple):
-    """The checks of a graph, whose last outputs are a number for each of them: zero if all is well.
+    """The checks of a graph, whose last outputs are a code for each of them: zero if all is well.
 
-    The numbers say which check it was, and what index: see ``raise_for()``.
+    A code says which check it was, and what index: see :meth:`raise_for`.
     """
 
     known: tuple[Check, ...]
 
-    def raise_for(self, number: int) -> None:
-        """Raise the error that a number stands for, if it does."""
-        if number:
-            place, index = number % _PLACES, number // _PLACES
+    def raise_for(self, code: int) -> None:
+        """Raise the error that a code stands for, if it is one."""
+        if code:
+            place, index = code % _PLACES, code // _PLACES
             found = index // 2 if index % 2 else -(index // 2)
             raise self.known[place].error(found if abs(found) < _LARGEST else None)
 
 
 def with_checked_indices(graph: fx.Graph, lines: Sequence[tuple[str, str]]) -> Checks:
-    """Check the indices of a graph, and append a number for each check to its outputs.
+    """Check the indices of a graph, and append a code for each check to its outputs.
 
     Args:
         graph: The graph, whose nodes know their values.
@@ -112,9 +112,9 @@ def with_checked_indices(graph: fx.Graph, lines: Sequence[tuple[str, str]]) -> C
 
 
 def combine(graph: fx.Graph, *groups: Sequence[fx.Node]) -> None:
-    """Have a graph return one number for each group of those that it returns at its end.
+    """Have a graph return one code for each group of those that it returns at its end.
 
-    It is the first that is not zero. Of a group without numbers nothing is returned.
+    It is the first that is not zero. Of an empty group nothing is returned.
     """
     outputs = outputs_of(graph)
     rest = outputs[: len(outputs) - sum(map(len, groups))]
@@ -123,16 +123,16 @@ def combine(graph: fx.Graph, *groups: Sequence[fx.Node]) -> None:
         last.args = ([*rest, *(_first(graph, group) for group in groups if group)],)
 
 
-def _first(graph: fx.Graph, numbers: Sequence[fx.Node]) -> fx.Node:
-    """The first of several numbers that is not zero."""
-    total, *others = numbers
+def _first(graph: fx.Graph, codes: Sequence[fx.Node]) -> fx.Node:
+    """The first of several codes that is not zero."""
+    total, *others = codes
     if others:
         device = value_of(total).device
-        for number in others:
-            if value_of(number).device != device:
-                number = _call(graph, TO_COPY, number, device=device)
+        for code in others:
+            if value_of(code).device != device:
+                code = _call(graph, TO_COPY, code, device=device)
             clear = _call(graph, aten.eq.Scalar, total, 0, dtype=torch.bool)
-            total = _call(graph, aten.where.self, clear, number, total, dtype=torch.int64)
+            total = _call(graph, aten.where.self, clear, code, total, dtype=torch.int64)
     return total
 
 
@@ -142,7 +142,7 @@ class _Writer:
     def __init__(self, graph: fx.Graph, lines: Sequence[tuple[str, str]]) -> None:
         self.checks: list[Check] = []
         self._graph = graph
-        self._numbers: list[fx.Node] = []
+        self._codes: list[fx.Node] = []
         self._lines: dict[str, list[str]] = {}
         for name, line in lines:
             self._lines.setdefault(name, []).append(line)
@@ -165,9 +165,9 @@ class _Writer:
             self._replace(node, index.node, self._done[index])
 
     def finish(self) -> None:
-        """Append the numbers to the graph's outputs."""
+        """Append the codes to the graph's outputs."""
         last = next(node for node in reversed(self._graph.nodes) if node.op == "output")
-        last.args = ([*outputs_of(self._graph), *self._numbers],)
+        last.args = ([*outputs_of(self._graph), *self._codes],)
 
     def _line(self, name: str) -> str:
         found, at = self._lines.get(name, []), self._counts.get(name, 0)
@@ -182,7 +182,7 @@ class _Writer:
         return found is not None and index.low <= found[0] and found[1] < index.size
 
     def _checked(self, index: _Index, check: Check) -> fx.Node:
-        """The index, nowhere out of range; the graph gets a number that tells whether it was."""
+        """The index, nowhere out of range; the graph gets a code that tells whether it was."""
         if index.size == 0:
             raise check.error(None)
         place = min(len(self.checks), _PLACES - 1)
@@ -194,23 +194,23 @@ class _Writer:
             given = call(aten.masked_fill.Scalar, given, left_out, 0)
         high = self._extreme(aten.amax.default, given)
         low = self._extreme(aten.amin.default, given)
-        # Indices below zero become even numbers, others odd ones: all of them above zero.
+        # Indices below zero become even, others odd, and all of them positive.
         above = call(aten.add.Tensor, call(aten.mul.Tensor, high, 2), 1)
         below = call(aten.mul.Tensor, low, -2)
         is_below = call(aten.lt.Scalar, low, index.low, dtype=torch.bool)
         told = call(aten.mul.Tensor, below, is_below)
         is_above = call(aten.ge.Scalar, high, index.size, dtype=torch.bool)
         told = call(aten.where.self, is_above, above, told, dtype=torch.int64)
-        number = call(aten.mul.Tensor, told, _PLACES)
+        code = call(aten.mul.Tensor, told, _PLACES)
         if place:
             on = call(aten.gt.Scalar, told, 0, dtype=torch.bool)
-            number = call(aten.mul.Tensor, call(aten.add.Tensor, number, place), on)
-        self._numbers.append(number)
+            code = call(aten.mul.Tensor, call(aten.add.Tensor, code, place), on)
+        self._codes.append(code)
         safe = call(aten.clamp.default, given, index.low, index.size - 1)
         if left_out is not None:
             safe = call(aten.masked_fill.Scalar, safe, left_out, index.other)
-        # Written down: what follows reads it as it would have read the index itself.
-        return call(KEPT, safe)
+        # In memory: what follows reads it as it would have read the index itself.
+        return call(MATERIALIZE, safe)
 
     def _extreme(self, operator: Callable[..., object], given: fx.Node) -> fx.Node:
         """The largest or the smallest index, as far as it can be told."""

@@ -1,9 +1,8 @@
-"""Independent draws of a graph, made in one.
+"""Independent draws of a graph, merged into one.
 
-Each draw is a node (``purepyro.random._bits._philox_operators``) that becomes some 150
-operations. Nodes
-that do not wait for one another are joined: for a guide of any number of sites one node makes all
-keys, and one all numbers.
+Each draw is a node (:mod:`purepyro.random._bits._philox_operators`) that is a call of a
+function, or some 150 operations. Nodes that do not wait for one another are merged: for a guide of
+any number of sites one node makes all keys, and one all values.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ...random._bits._philox_operators import OPERATOR
 from ._graph import Builder, Env, inputs_of, outputs_of
 
 
-def with_joint_draws(module: fx.GraphModule) -> fx.GraphModule:
+def with_merged_draws(module: fx.GraphModule) -> fx.GraphModule:
     """The same function, in which draws that do not wait for one another are one."""
     graph, builder = module.graph, Builder()
     env: Env = {node: builder.copy_node(node, {}) for node in inputs_of(graph)}
@@ -32,7 +31,7 @@ def with_joint_draws(module: fx.GraphModule) -> fx.GraphModule:
             if node.target is OPERATOR:
                 draws.setdefault(node.args[2], []).append(node)
         for members in draws.values():
-            _join(builder, members, env)
+            _merge(builder, members, env)
         for node in here:
             if node.target is not OPERATOR:
                 env[node] = builder.copy_node(node, env)
@@ -48,7 +47,7 @@ def _depths(graph: fx.Graph) -> dict[fx.Node, int]:
     return depth
 
 
-def _join(builder: Builder, members: list[fx.Node], env: Env) -> None:
+def _merge(builder: Builder, members: list[fx.Node], env: Env) -> None:
     """One draw in place of several, and its slices in place of theirs."""
     if len(members) == 1:
         env[members[0]] = builder.copy_node(members[0], env)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import attrs
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from ..._compat._tracing import aten
-from ._graph import Builder
+# A tensor, or the node of one.
+T = TypeVar("T")
 
-# Larger tensors travel alone. Each tensor that a loop carries costs two handles a step.
+# Larger tensors stay on their own. Each tensor that a loop carries costs two handles a step.
 SMALL = 2048
 
 
@@ -39,53 +40,35 @@ class Pack:
             tuple(tuple(members) for members in groups.values()),
         )
 
-    def pack(self, builder: Builder, nodes: Sequence[fx.Node]) -> list[fx.Node]:
-        """The vectors."""
-        packed = []
-        for members in self.groups:
-            if len(members) == 1:
-                packed.append(nodes[members[0]])
-                continue
-            flat = [builder.call(aten.reshape.default, nodes[i], [self.count(i)]) for i in members]
-            packed.append(builder.call(aten.cat.default, flat))
-        return packed
+    def pack(self, tensors: Sequence[T], join: Callable[[list[T]], T]) -> list[T]:
+        """The vectors of these tensors; ``join`` puts some of them side by side."""
+        return [
+            tensors[members[0]] if len(members) == 1 else join([tensors[i] for i in members])
+            for members in self.groups
+        ]
 
-    def unpack(self, builder: Builder, packed: Sequence[fx.Node]) -> list[fx.Node]:
-        """The tensors again."""
-        found: dict[int, fx.Node] = {}
-        for vector, members in zip(packed, self.groups, strict=True):
+    def unpack(
+        self, vectors: Sequence[T], take: Callable[[T, int, int, tuple[int, ...]], T]
+    ) -> list[T]:
+        """The tensors in these vectors; ``take`` gives one, by start, stop and shape."""
+        found: dict[int, T] = {}
+        for vector, members in zip(vectors, self.groups, strict=True):
             if len(members) == 1:
                 found[members[0]] = vector
                 continue
             start = 0
             for i in members:
-                stop = start + self.count(i)
-                piece = builder.call(aten.slice.Tensor, vector, 0, start, stop)
-                found[i] = builder.call(aten.reshape.default, piece, list(self.shapes[i]))
+                stop = start + torch.Size(self.shapes[i]).numel()
+                found[i] = take(vector, start, stop, self.shapes[i])
                 start = stop
         return [found[i] for i in range(len(self.shapes))]
 
-    def joined(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The vectors of these tensors."""
-        return [
-            tensors[members[0]]
-            if len(members) == 1
-            else torch.cat([tensors[i].reshape(-1) for i in members])
-            for members in self.groups
-        ]
 
-    def parted(self, vectors: Sequence[Tensor]) -> list[Tensor]:
-        """The tensors in these vectors, of which they are parts."""
-        found: dict[int, Tensor] = {}
-        for vector, members in zip(vectors, self.groups, strict=True):
-            if len(members) == 1:
-                found[members[0]] = vector
-                continue
-            parts = torch.split(vector, [self.count(i) for i in members])
-            shapes = [self.shapes[i] for i in members]
-            found |= zip(members, map(Tensor.view, parts, shapes), strict=True)
-        return [found[i] for i in range(len(self.shapes))]
+def join(tensors: Sequence[Tensor]) -> Tensor:
+    """The elements of some tensors in one vector."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
-    def count(self, i: int) -> int:
-        """How many numbers a tensor has."""
-        return torch.Size(self.shapes[i]).numel()
+
+def take(vector: Tensor, start: int, stop: int, shape: tuple[int, ...]) -> Tensor:
+    """The tensor of this shape that lies in a vector."""
+    return vector[start:stop].view(shape)

@@ -1,4 +1,4 @@
-"""What is rewritten in every graph that is compiled."""
+"""The passes that every graph goes through before it is compiled."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from torch import fx
 
 from ._small_products import with_small_products_fused
 from ._tanh import with_quick_tanh
-from ._transposed_products import with_rows_innermost
+from ._transposed_products import with_transposed_products
 
 
-def tune(graph: fx.Graph) -> None:
+def run_passes(graph: fx.Graph) -> None:
     """Rewrite operations into others, of the same result, that are quicker on the CPU.
 
     In this order: a product that has become a sum needs no layout, and a tanh is taken in the
     layout of the product before it.
     """
     with_small_products_fused(graph)
-    with_rows_innermost(graph)
+    with_transposed_products(graph)
     with_quick_tanh(graph)

@@ -1,4 +1,4 @@
-"""Small products of matrices, as sums that are fused with what is around them.
+"""Small matrix products, as sums that are fused with what is around them.
 
 A call of a matrix library costs a microsecond or two, and ends a fused kernel before it and begins
 one after it: more than a small product itself.
@@ -15,7 +15,7 @@ _SMALL = 1 << 13
 
 
 def with_small_products_fused(graph: fx.Graph) -> None:
-    """Replace the small products of matrices on the CPU."""
+    """Replace the small matrix products on the CPU."""
     for node in list(graph.nodes):
         if node.target not in (aten.mm.default, aten.bmm.default):
             continue

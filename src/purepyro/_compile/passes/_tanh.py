@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 from ..._compat._tracing import aten, value_of
-from ._materialize import keep
+from ._materialize import materialize
 
 _END = 9.02
 # From the highest power of x squared down.
@@ -35,7 +35,7 @@ def with_quick_tanh(graph: fx.Graph) -> None:
         found.meta = dict(node.meta)
         node.replace_all_uses_with(found)
         graph.erase_node(node)
-        keep(found)
+        materialize(found)
 
 
 def _tanh(graph: fx.Graph, x: fx.Node) -> fx.Node:

@@ -1,9 +1,9 @@
-"""Products of few columns, laid out so that rows lie side by side.
+"""Matrix products of few columns, computed in the transposed layout.
 
-A vector of the processor holds 8 or 16 numbers. A layer of 50 units leaves the last vector of each
-row nearly empty, and each row ends in a sum across a vector. With the rows of a batch along the
-vectors neither happens. So such a product is taken as $(B^T A^T)^T$, and what is done to its
-numbers one by one is done before it is turned back.
+A vector register holds 8 or 16 values. A layer of 50 units leaves the last one of each row nearly
+empty, and each row ends in a sum across a register. With the rows of a batch along the registers
+neither happens. So such a product is taken as :math:`(B^T A^T)^T`, and what is done to its elements
+one by one is done before it is transposed back.
 """
 
 from __future__ import annotations
@@ -13,50 +13,52 @@ from typing import Any
 from torch import Tensor, fx
 
 from ..._compat._tracing import UNSAFE_VIEW, aten, is_pointwise, value_of
-from ._materialize import KEPT
+from ._materialize import MATERIALIZE
 
-# Numbers in a vector; processors with shorter ones lose little by counting so.
+# Values in a register; processors with shorter ones lose little by counting so.
 _LANES = 16
-# From so many rows on it is worth it, and while they stay in the processor's cache: turned round,
-# they are gone through once more.
+# It pays from so many rows on, as long as they stay in the processor's cache: a transpose reads it
+# once more.
 _MANY = 64
 _CACHE = 1 << 21
-# How much of the vectors of a row may be empty.
+# How much of the registers of a row may be empty.
 _EMPTY = 0.1
 
 
-def with_rows_innermost(graph: fx.Graph) -> None:
-    """Turn the products of matrices on the CPU that have few columns, and what follows them."""
-    turned: dict[fx.Node, fx.Node] = {}
+def with_transposed_products(graph: fx.Graph) -> None:
+    """Transpose the matrix products on the CPU that have few columns, and what follows them."""
+    transposed: dict[fx.Node, fx.Node] = {}
     for node in list(graph.nodes):
         if node.op != "call_function" or not isinstance(value_of(node), Tensor):
             continue
         with graph.inserting_before(node):
-            found = _turned(graph, node, turned)
+            found = _transposed(graph, node, transposed)
             if found is None:
                 continue
             found.meta = {**node.meta, "val": _swapped(value_of(node))}
             back = _transpose(graph, found, value_of(node))
         back.meta = dict(node.meta)
-        turned[back] = found
+        transposed[back] = found
         node.replace_all_uses_with(back)
         graph.erase_node(node)
 
 
-def _turned(graph: fx.Graph, node: fx.Node, turned: dict[fx.Node, fx.Node]) -> fx.Node | None:
+def _transposed(
+    graph: fx.Graph, node: fx.Node, transposed: dict[fx.Node, fx.Node]
+) -> fx.Node | None:
     """The transpose of a node's result, if it should be computed so."""
     value = value_of(node)
     target: Any = node.target
     if target in (aten.mm.default, aten.bmm.default) and _is_tall(value):
         left, right = (_transpose(graph, each, value_of(each)) for each in _operands(node))
         return graph.call_function(target, (right, left))
-    before = next((each for each in node.all_input_nodes if each in turned), None)
+    before = next((each for each in node.all_input_nodes if each in transposed), None)
     if before is None or value_of(before).shape != value.shape:
         return None
     if target in _SAME:
-        return turned[before]
-    if is_pointwise(node) or target is KEPT:
-        return graph.node_copy(node, lambda each: _operand(graph, each, turned))
+        return transposed[before]
+    if is_pointwise(node) or target is MATERIALIZE:
+        return graph.node_copy(node, lambda each: _operand(graph, each, transposed))
     return None
 
 
@@ -77,10 +79,10 @@ def _is_tall(value: Tensor) -> bool:
     return value.device.type == "cpu" and fits and 1 < columns <= rows and empty > _EMPTY
 
 
-def _operand(graph: fx.Graph, node: fx.Node, turned: dict[fx.Node, fx.Node]) -> fx.Node:
+def _operand(graph: fx.Graph, node: fx.Node, transposed: dict[fx.Node, fx.Node]) -> fx.Node:
     value = value_of(node)
-    if node in turned:
-        return turned[node]
+    if node in transposed:
+        return transposed[node]
     if value.dim() == 1:
         found = graph.call_function(aten.unsqueeze.default, (node, -1))
         found.meta["val"] = value.unsqueeze(-1)

@@ -39,9 +39,9 @@ def _selected(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     if node.target is aten.triu.default:
         return _where(graph, aten.ge.Tensor, offset, args[0], value_of(node))
     if node.target is aten.diagonal_backward.default:
-        numbers, shape, *place = args
+        elements, shape, *place = args
         if place in ([0, -2, -1], [0, len(shape) - 2, len(shape) - 1]) and shape[-1] == shape[-2]:
-            wide = graph.call_function(aten.unsqueeze.default, (numbers, -1))
+            wide = graph.call_function(aten.unsqueeze.default, (elements, -1))
             return _where(graph, aten.eq.Tensor, 0, wide, value_of(node))
     return None
 

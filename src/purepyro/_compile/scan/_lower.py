@@ -1,4 +1,4 @@
-"""A block of steps as one graph: noise first, then a loop."""
+"""A block of steps as one graph: what is precomputed, then a loop."""
 
 from __future__ import annotations
 
@@ -8,62 +8,63 @@ from torch import Tensor, fx
 
 from ..._compat._tracing import aten, is_view, value_of, while_loop
 from ..passes._graph import Builder, on_device
-from ..passes._materialize import KEPT
+from ..passes._materialize import MATERIALIZE
 from ..passes._pack import Pack
-from ._hoist import ahead
-from ._partition import Frontier, Step
+from ._hoist import precomputed
+from ._partition import Cut, Step
 
 
-def block(step: Step, cut: Frontier, rows: int) -> fx.GraphModule:
+def lowered(step: Step, cut: Cut, rows: int) -> fx.GraphModule:
     """The graph of up to ``rows`` steps.
 
     Its inputs are the row of the first step and of the one behind the last (0-d int64 tensors on
-    the CPU), then those of the packed step. Its outputs are the new counters, the new learnt
-    vectors, each recorded tensor of all rows, and what is told once.
+    the CPU), then those of the packed step. Its outputs are the new counters, the new carried
+    vectors, each recorded tensor of all rows, and what is invariant.
     """
     builder = Builder()
     first, end = builder.inputs("row", 2)
     counters = builder.inputs("counter", len(step.counters))
-    learnt = builder.inputs("learnt", len(step.learnt))
-    fixed = builder.inputs("fixed", len(step.given))
-    once = builder.copy(step.graph, cut.once, dict(zip(step.given, fixed, strict=True)))
+    vectors = builder.inputs("carried", len(step.carried))
+    invariants = builder.inputs("invariant", len(step.invariants))
+    known = dict(zip(step.invariants, invariants, strict=True))
     loop = _Loop(step, cut, rows)
-    noise = builder.inline(ahead(step, cut, loop.noise, rows), [first, *counters, *fixed])
+    matrices = precomputed(step, cut, loop.precomputed, rows)
+    rest = builder.inline(matrices, [first, *counters, *invariants])
+    rest += loop.invariant.pack(builder.copy(step.graph, cut.invariant, known), builder.join)
     carried = [builder.call(aten.clone.default, first)]
     carried += [_zeros(builder, rows, value_of(node)) for node in step.recorded]
-    carried += [builder.call(aten.clone.default, vector) for vector in learnt]
-    others = [end, *(_own(builder, each) for each in (*noise, *loop.once.pack(builder, once)))]
-    found = loop.run(builder, carried, others)
+    carried += [builder.call(aten.clone.default, vector) for vector in vectors]
+    found = loop.run(builder, carried, [end, *(_owned(builder, each) for each in rest)])
     count = 1 + len(step.recorded)
     taken = builder.call(aten.sub.Tensor, end, first)
     counted = [
         builder.call(aten.add.Tensor, each, on_device(builder, taken, value_of(node)))
         for each, node in zip(counters, step.counters, strict=True)
     ]
-    told = builder.copy(step.graph, step.once, dict(zip(step.given, fixed, strict=True)))
-    return builder.module([*counted, *found[count:], *found[1:count], *told])
+    once = builder.copy(step.graph, step.once, known)
+    return builder.module([*counted, *found[count:], *found[1:count], *once])
 
 
-def _own(builder: Builder, node: fx.Node) -> fx.Node:
+def _owned(builder: Builder, node: fx.Node) -> fx.Node:
     """A tensor with memory of its own.
 
-    torch 2.13 frees, in the first turn of a loop, what comes to it as a view of another tensor.
+    torch 2.13 frees, in a loop's first iteration, what comes to it as a view of another tensor.
     """
-    return builder.call(KEPT, node) if is_view(node) else node
+    return builder.call(MATERIALIZE, node) if is_view(node) else node
 
 
 class _Loop:
     """The loop of a block."""
 
-    def __init__(self, step: Step, cut: Frontier, rows: int) -> None:
+    def __init__(self, step: Step, cut: Cut, rows: int) -> None:
         self._step = step
         self._cut = cut
         self._rows = rows
-        self.noise = Pack.of([value_of(node) for node in cut.ahead])
-        self.once = Pack.of([value_of(node) for node in cut.once])
+        self.precomputed = Pack.of([value_of(node) for node in cut.precomputed])
+        self.invariant = Pack.of([value_of(node) for node in cut.invariant])
 
     def run(self, builder: Builder, carried: list[fx.Node], others: list[fx.Node]) -> list[fx.Node]:
-        """What is carried out of the loop: the row, the records, the learnt vectors."""
+        """What is carried out of the loop: the row, the records, the carried vectors."""
         sizes = len(carried), len(others)
         condition = builder.hold("condition", self._condition(*sizes))
         body = builder.hold("body", self._body(*sizes))
@@ -80,17 +81,19 @@ class _Loop:
         """One step."""
         builder, step, count = Builder(), self._step, len(self._step.recorded)
         inputs = builder.inputs("carried", carried)
-        row, records, learnt = inputs[0], inputs[1 : 1 + count], inputs[1 + count :]
+        row, records, vectors = inputs[0], inputs[1 : 1 + count], inputs[1 + count :]
         rest = builder.inputs("other", others)[1:]
-        noise = [
-            builder.call(aten.index.Tensor, each, [row]) for each in rest[: len(self.noise.groups)]
+        rows = [
+            builder.call(aten.index.Tensor, matrix, [row])
+            for matrix in rest[: len(self.precomputed.groups)]
         ]
-        env = dict(zip(step.learnt, learnt, strict=True))
-        env.update(zip(self._cut.ahead, self.noise.unpack(builder, noise), strict=True))
-        once = self.once.unpack(builder, rest[len(noise) :])
-        env.update(zip(self._cut.once, once, strict=True))
-        results = builder.copy(step.graph, step.results, env)
-        new, values = results[: len(learnt)], results[len(learnt) :]
+        env = dict(zip(step.carried, vectors, strict=True))
+        known = self.precomputed.unpack(rows, builder.take)
+        env.update(zip(self._cut.precomputed, known, strict=True))
+        known = self.invariant.unpack(rest[len(rows) :], builder.take)
+        env.update(zip(self._cut.invariant, known, strict=True))
+        results = builder.copy(step.graph, [*step.new, *step.recorded], env)
+        new, values = results[: len(vectors)], results[len(vectors) :]
         recorded = [
             self._record(builder, row, *each)
             for each in zip(records, values, step.recorded, strict=True)
@@ -107,10 +110,10 @@ class _Loop:
         self, builder: Builder, row: fx.Node, record: fx.Node, value: fx.Node, like: fx.Node
     ) -> fx.Node:
         """The record, with ``value`` in the row of this step."""
-        seen = value_of(like)
-        index = builder.call(aten.arange.default, self._rows, device=seen.device)
-        here = builder.call(aten.eq.Tensor, index, on_device(builder, row, seen))
-        wide = builder.call(aten.reshape.default, here, [self._rows, *[1] * seen.dim()])
+        known = value_of(like)
+        index = builder.call(aten.arange.default, self._rows, device=known.device)
+        here = builder.call(aten.eq.Tensor, index, on_device(builder, row, known))
+        wide = builder.call(aten.reshape.default, here, [self._rows, *[1] * known.dim()])
         return builder.call(aten.where.self, wide, value, record)
 
 

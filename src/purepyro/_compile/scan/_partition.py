@@ -1,9 +1,10 @@
-"""What of a step needs the step before it, and what does not.
+"""What of a step waits for the step before it, and what does not.
 
-In a loop ``state, loss = step(state, *args)`` some of the state never changes (the key), some only
-counts (the number of the step, Adam's), the rest is learnt. What follows from the first is computed
-once. What follows from the counters too, above all the noise of every step, is known ahead: a block
-of steps gets it in one vectorised computation. Only the rest has to wait its turn, in the loop.
+In a loop ``state, loss = step(state, *args)`` some of the state is invariant (the key), some counts
+(the number of the step, Adam's), the rest is carried from step to step. What follows from the
+invariants is computed once. What follows from the counters too, above all the noise of every
+step, is precomputed for a block of steps in one vectorised computation. Only the rest is left in
+the loop.
 """
 
 from __future__ import annotations
@@ -13,52 +14,51 @@ from enum import IntEnum
 from itertools import chain, compress
 from typing import Any, NamedTuple
 
-import attrs
 import torch
 from torch import Tensor, fx
 
 from ..._compat._tracing import TO_COPY, aten, is_view, value_of
-from ..passes._graph import Builder, Env, in_order, inputs_of, needed_by, outputs_of
-from ..passes._horizontal import Joiner
-from ..passes._horizontal_sums import join_sums
-from ..passes._pack import Pack
+from ..passes._graph import Builder, Env, inputs_of, needed_by, outputs_of, sort
+from ..passes._horizontal import HorizontalFuser
+from ..passes._horizontal_sums import fuse_sums
+from ..passes._pack import Pack, join
 
 
-class Role(IntEnum):
+class CarryClass(IntEnum):
     """What a tensor of a step waits for."""
 
-    FIXED = 0
-    COUNTED = 1
-    LEARNT = 2
+    INVARIANT = 0
+    INDUCTION = 1
+    CARRIED = 2
 
 
-class Roles(NamedTuple):
-    """The places in a step's state, by what becomes of them.
+class StateClasses(NamedTuple):
+    """The places of the tensors of a step's state, by carry class; the others are invariant.
 
     Attributes:
-        counters: What counts: together the places of one and the same number.
-        learnt: What is learnt.
+        counters: Induction variables; the places of equal ones together.
+        carried: What each step computes anew.
     """
 
     counters: tuple[tuple[int, ...], ...]
-    learnt: tuple[int, ...]
+    carried: tuple[int, ...]
 
     @classmethod
-    def of(cls, graph: fx.Graph, size: int) -> Roles:
+    def of(cls, graph: fx.Graph, size: int) -> StateClasses:
         """Of a step whose first ``size`` inputs and outputs are the state."""
         inputs, outputs = inputs_of(graph), outputs_of(graph)
         changed = [i for i in range(size) if outputs[i] is not inputs[i]]
         counters = [i for i in changed if _counts(inputs[i], outputs[i])]
         return cls(tuple((i,) for i in counters), tuple(i for i in changed if i not in counters))
 
-    def in_the_loop(self) -> Roles:
-        """The same where nothing can be known ahead, and counters are as good as learnt."""
-        return Roles((), tuple(sorted([*chain(*self.counters), *self.learnt])))
+    def all_carried(self) -> StateClasses:
+        """The same where nothing can be precomputed, and counters are carried like all else."""
+        return StateClasses((), tuple(sorted([*chain(*self.counters), *self.carried])))
 
-    def at(self, state: Sequence[Tensor]) -> Roles:
-        """The same, with counters together that are equal, and so will ever be.
+    def at(self, state: Sequence[Tensor]) -> StateClasses:
+        """The same with counters together that are equal, and so will ever be.
 
-        An optimiser counts its steps for each parameter; one count is enough to tell what follows.
+        An optimiser counts its steps for each parameter. One count tells all that follows.
         """
         left, classes = list(chain(*self.counters)), []
         while left:
@@ -68,133 +68,108 @@ class Roles(NamedTuple):
         return self._replace(counters=tuple(classes))
 
 
-@attrs.frozen
-class Step:
-    """A step on packed tensors.
+class Step(NamedTuple):
+    """A step on packed tensors, and what its nodes are.
 
     Attributes:
-        graph: From counters, learnt vectors and fixed tensors to new vectors and records.
-        roles: Of the original state.
-        fixed: The places of the fixed tensors among the original inputs.
-        pack: How the learnt tensors lie in the vectors.
-        told: How many outputs at the end follow from fixed tensors, and are told once a block.
+        graph: From counters, carried vectors and invariants to new vectors and records.
+        classes: Of the original state.
+        pack: How the carried tensors lie in the vectors.
+        places: Of the invariants, among the original inputs.
+        counters: The inputs that count.
+        carried: The inputs that are carried.
+        invariants: The inputs that are invariant.
+        new: The new vectors.
+        recorded: What is recorded of each step.
+        once: Outputs that follow from invariants: a block returns them once.
     """
 
     graph: fx.Graph
-    roles: Roles
-    fixed: tuple[int, ...]
+    classes: StateClasses
     pack: Pack
-    told: int = 0
-
-    @property
-    def counters(self) -> list[fx.Node]:
-        """The inputs that count."""
-        return inputs_of(self.graph)[: len(self.roles.counters)]
-
-    @property
-    def learnt(self) -> list[fx.Node]:
-        """The inputs that are learnt."""
-        start = len(self.roles.counters)
-        return inputs_of(self.graph)[start : start + len(self.pack.groups)]
-
-    @property
-    def given(self) -> list[fx.Node]:
-        """The inputs that are fixed."""
-        return inputs_of(self.graph)[len(self.roles.counters) + len(self.pack.groups) :]
-
-    @property
-    def results(self) -> list[fx.Node]:
-        """The new vectors, then what is recorded."""
-        outputs = outputs_of(self.graph)
-        return outputs[: len(outputs) - self.told]
-
-    @property
-    def once(self) -> list[fx.Node]:
-        """What is told once a block."""
-        return outputs_of(self.graph)[len(self.results) :]
-
-    @property
-    def recorded(self) -> list[fx.Node]:
-        """What is recorded of each step."""
-        return self.results[len(self.pack.groups) :]
+    places: tuple[int, ...]
+    counters: list[fx.Node]
+    carried: list[fx.Node]
+    invariants: list[fx.Node]
+    new: list[fx.Node]
+    recorded: list[fx.Node]
+    once: list[fx.Node]
 
 
-def packed(graph: fx.Graph, size: int, roles: Roles, told: int = 0) -> Step:
-    """A step, with its learnt state in few vectors, and the same done to all of one at once.
+def packed(graph: fx.Graph, size: int, classes: StateClasses, once: int = 0) -> Step:
+    """A step, with its carried state in few vectors.
 
     Args:
         graph: The step, whose first ``size`` inputs and outputs are the state.
-        size: How many tensors the state is.
-        roles: Of the state.
-        told: How many of the last outputs follow from fixed tensors.
+        size: How many tensors the state has.
+        classes: Of the state.
+        once: How many of the last outputs follow from invariants.
     """
     inputs, outputs = inputs_of(graph), outputs_of(graph)
-    moving = {*chain(*roles.counters), *roles.learnt}
-    fixed = tuple(i for i in range(len(inputs)) if i not in moving)
-    pack = Pack.of([value_of(inputs[i]) for i in roles.learnt])
+    moving = {*chain(*classes.counters), *classes.carried}
+    places = tuple(i for i in range(len(inputs)) if i not in moving)
+    values = [value_of(inputs[i]) for i in classes.carried]
+    pack = Pack.of(values)
     builder = Builder()
-    joiner = Joiner(builder)
     env: Env = {}
-    for places in roles.counters:
-        counter = builder.copy_node(inputs[places[0]], {})
-        env.update({inputs[i]: counter for i in places})
-    vectors = builder.inputs("learnt", len(pack.groups))
-    env.update({inputs[i]: builder.copy_node(inputs[i], {}) for i in fixed})
-    learnt = [inputs[i] for i in roles.learnt]
-    for vector, members in zip(vectors, pack.groups, strict=True):
-        value = value_of(learnt[members[0]])
-        if len(members) == 1:
-            vector.meta["val"] = value
-            env[learnt[members[0]]] = vector
-            continue
-        vector.meta["val"] = value.new_empty([sum(map(pack.count, members))])
-        start = 0
-        for i in members:
-            env[learnt[i]] = joiner.piece(vector, start, pack.shapes[i])
-            start += pack.count(i)
-    wanted = [outputs[i] for i in roles.learnt]
+    counters = [builder.copy_node(inputs[equal[0]], {}) for equal in classes.counters]
+    for equal, counter in zip(classes.counters, counters, strict=True):
+        env.update({inputs[i]: counter for i in equal})
+    vectors = builder.inputs("carried", len(pack.groups))
+    invariants = [builder.copy_node(inputs[i], {}) for i in places]
+    env.update(zip([inputs[i] for i in places], invariants, strict=True))
+    for vector, value in zip(vectors, pack.pack(values, join), strict=True):
+        vector.meta["val"] = value
+    carried = pack.unpack(vectors, builder.take)
+    env.update(zip([inputs[i] for i in classes.carried], carried, strict=True))
+    wanted = [outputs[i] for i in classes.carried]
     found = builder.copy(graph, [*wanted, *outputs[size:]], env)
-    new = [
-        found[members[0]] if len(members) == 1 else joiner.joined([found[i] for i in members])
-        for members in pack.groups
-    ]
+    fuser = HorizontalFuser(builder)
+    new = pack.pack(found[: len(wanted)], fuser.joined)
     builder.graph.output((*new, *found[len(wanted) :]))
-    join_sums(builder, joiner)
-    joiner.share(outputs_of(builder.graph))
-    return Step(in_order(builder.graph), roles, fixed, pack, told)
+    fuse_sums(builder, fuser)
+    fuser.share(outputs_of(builder.graph))
+    sort(builder.graph)
+    outputs = outputs_of(builder.graph)
+    new, others = outputs[: len(new)], outputs[len(new) :]
+    last = len(others) - once
+    nodes = counters, vectors, invariants, new, others[:last], others[last:]
+    return Step(builder.graph, classes, pack, places, *nodes)
 
 
-class Frontier(NamedTuple):
-    """What the loop of a step takes from outside: results known once, and results known ahead."""
+class Cut(NamedTuple):
+    """What the loop of a step takes from outside."""
 
-    once: list[fx.Node]
-    ahead: list[fx.Node]
-
-
-def follows_from(outputs: Sequence[fx.Node], inputs: Iterable[fx.Node]) -> list[bool]:
-    """Which of some outputs follow from one of these inputs."""
-    given = set(inputs)
-    return [not given.isdisjoint(needed_by([output], ())) for output in outputs]
+    invariant: list[fx.Node]
+    precomputed: list[fx.Node]
 
 
-def frontier(step: Step) -> Frontier:
+def cut(step: Step) -> Cut:
     """Where a step's graph is cut: what the loop uses of what is known before it."""
-    kinds = dict.fromkeys(step.given, Role.FIXED)
-    kinds.update(dict.fromkeys(step.counters, Role.COUNTED))
-    kinds.update(dict.fromkeys(step.learnt, Role.LEARNT))
+    kinds = dict.fromkeys(step.invariants, CarryClass.INVARIANT)
+    kinds.update(dict.fromkeys(step.counters, CarryClass.INDUCTION))
+    kinds.update(dict.fromkeys(step.carried, CarryClass.CARRIED))
     for node in step.graph.nodes:
         if node.op == "call_function":
-            kinds[node] = max((kinds[each] for each in node.all_input_nodes), default=Role.FIXED)
-    used = set(step.results)
-    for node in needed_by(step.results, inputs_of(step.graph)):
-        if kinds[node] == Role.LEARNT:
+            below = (kinds[each] for each in node.all_input_nodes)
+            kinds[node] = max(below, default=CarryClass.INVARIANT)
+    results = [*step.new, *step.recorded]
+    used = set(results)
+    for node in needed_by(results, inputs_of(step.graph)):
+        if kinds[node] == CarryClass.CARRIED:
             used.update(node.all_input_nodes)
-    cut = {_narrowest(node) for node in used if kinds[node] != Role.LEARNT}
-    nodes = [node for node in step.graph.nodes if node in cut]
-    return Frontier(
-        [node for node in nodes if kinds[node] == Role.FIXED],
-        [node for node in nodes if kinds[node] == Role.COUNTED],
+    ends = {_narrowest(node) for node in used if kinds[node] != CarryClass.CARRIED}
+    nodes = [node for node in step.graph.nodes if node in ends]
+    return Cut(
+        [node for node in nodes if kinds[node] == CarryClass.INVARIANT],
+        [node for node in nodes if kinds[node] == CarryClass.INDUCTION],
     )
+
+
+def depend_on(outputs: Sequence[fx.Node], inputs: Iterable[fx.Node]) -> list[bool]:
+    """Which of some outputs depend on one of these inputs."""
+    given = set(inputs)
+    return [not given.isdisjoint(needed_by([output], ())) for output in outputs]
 
 
 def _narrowest(node: fx.Node) -> fx.Node:

@@ -15,7 +15,7 @@ from ..._core._lazy import Lazy
 from ..._core._trees import leaves_of, structure_of
 from .._cache import Call, Specializations
 from .._trace import Traced
-from ._blocks import Blocks, ByCounters
+from ._blocks import Blocks, BlocksByCounters
 
 S = TypeVar("S")
 
@@ -57,7 +57,7 @@ class Loop(Generic[S]):
     def __init__(self, step: Callable[..., tuple[S, Tensor]]) -> None:
         self._step = step
         name = getattr(step, "__qualname__", type(step).__name__)
-        self._built: Specializations[ByCounters] = Specializations(step, _build, _LIMIT, name)
+        self._built: Specializations[BlocksByCounters] = Specializations(step, _build, _LIMIT, name)
         self._sizes: Specializations[int] = Specializations(
             step, _largest, _LIMIT, f"{name}, to know its size"
         )
@@ -68,7 +68,7 @@ class Loop(Generic[S]):
 
     def largest(self, state: S, args: Sequence[Any], kwargs: Mapping[str, Any]) -> int:
         """How many bytes the largest tensor has that a step makes on its way."""
-        return self._sizes.find((state, *args), dict(kwargs)).built
+        return self._sizes.get_or_compile((state, *args), dict(kwargs)).compiled
 
     def blocks(
         self, state: S, count: int, at: int, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -78,23 +78,23 @@ class Loop(Generic[S]):
         Args:
             state: The state before the first step.
             count: How many steps.
-            at: The number of the first one: the noise of a step depends, in the last bit, on its
+            at: The index of the first one: the noise of a step depends, in the last bit, on its
                 place in the block, and so has the same place whoever starts where.
             args: Arguments of every step.
             kwargs: The same, by name.
         """
         stride = 1
-        on_way = self._enter(state, args, kwargs)
+        cursor = self._enter(state, args, kwargs)
         while count:
             start = time.perf_counter()
-            block = on_way.take(min(count, stride), at)
+            block = cursor.take(min(count, stride), at)
             taken = len(block.recorded)
             seconds = max(time.perf_counter() - start, 1e-6)
             stride = max(1, min(4 * stride, int(taken * _PATIENCE / seconds)))
             at, count = at + taken, count - taken
             yield block
-            if count and not on_way.still():
-                on_way = self._enter(block.state, args, kwargs)
+            if count and not cursor.is_current():
+                cursor = self._enter(block.state, args, kwargs)
 
     def take(
         self, state: S, count: int, at: int, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -102,41 +102,45 @@ class Loop(Generic[S]):
         """Up to ``count`` steps, as many as fit into one block; at least one."""
         return self._enter(state, args, kwargs).take(count, at)
 
-    def _enter(self, state: S, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _OnWay[S]:
-        found = self._built.find((state, *args), dict(kwargs))
-        return _OnWay(
-            found.built.at(found.inputs),
+    def _enter(self, state: S, args: Sequence[Any], kwargs: Mapping[str, Any]) -> _Cursor[S]:
+        found = self._built.get_or_compile((state, *args), dict(kwargs))
+        return _Cursor(
+            found.compiled.at(found.inputs),
             found.inputs,
             structure_of(state),
-            partial(found.kind.still, found.inputs),
+            partial(found.specialization.is_current, found.inputs),
         )
 
 
-class _OnWay(Generic[S]):
-    """A run on its way, whose state is in few tensors until it is asked for."""
+class _Cursor(Generic[S]):
+    """Where a run is; its state is in few tensors until it is asked for."""
 
     def __init__(
-        self, of: Blocks, inputs: list[Tensor], structure: PyTreeSpec, still: Callable[[], bool]
+        self,
+        blocks: Blocks,
+        inputs: list[Tensor],
+        structure: PyTreeSpec,
+        is_current: Callable[[], bool],
     ) -> None:
-        self.still = still
-        self._blocks = of
-        self._carried = of.packed(inputs)
-        self._leaves = inputs[: of.size]
+        self.is_current = is_current
+        self._blocks = blocks
+        self._packed = blocks.packed(inputs)
+        self._leaves = inputs[: blocks.size]
         self._structure = structure
 
     def take(self, count: int, at: int) -> Block[S]:
         """Up to ``count`` steps, as many as fit into one block; at least one."""
-        recorded, self._carried = self._blocks.take(self._carried, count, at)
-        return Block(recorded, partial(self._state, self._carried))
+        recorded, self._packed = self._blocks.take(self._packed, count, at)
+        return Block(recorded, partial(self._state, self._packed))
 
-    def _state(self, carried: Sequence[Tensor]) -> S:
-        found: Any = self._structure.unflatten(self._blocks.unpacked(carried, self._leaves))
+    def _state(self, packed: Sequence[Tensor]) -> S:
+        found: Any = self._structure.unflatten(self._blocks.unpacked(packed, self._leaves))
         state: S = found
         return state
 
 
-def _build(traced: Traced, inputs: Sequence[Tensor], call: Call) -> ByCounters:
-    return ByCounters(traced, len(leaves_of(call.args[0][0])))
+def _build(traced: Traced, inputs: Sequence[Tensor], call: Call) -> BlocksByCounters:
+    return BlocksByCounters(traced, len(leaves_of(call.args[0][0])))
 
 
 def _largest(traced: Traced, inputs: Sequence[Tensor], _: Call) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,20 @@ Kind = Literal["words", "wide_words", "keys", "normals", "wide_normals", "normal
 
 FIRST: Mapping[Kind, Kind] = {"normals": "normal", "wide_normals": "wide_normal"}
 """What to make of a block of which only the first number is used."""
+
+Result = Literal["words", "wide_words", "keys", "uniforms", "two_uniforms", "wide_uniforms"]
+"""What `ROUNDS` makes of a block.
+
+Words and wide words lie side by side, in the last dimension. Keys, and uniform numbers in (0, 1],
+lie in planes: all first ones, then all second ones.
+"""
+
+_UNIFORMS: Mapping[Kind, Result] = {
+    "normals": "uniforms",
+    "normal": "two_uniforms",
+    "wide_normals": "wide_uniforms",
+    "wide_normal": "wide_uniforms",
+}
 
 _AS_NODES: ContextVar[bool] = ContextVar("purepyro_as_nodes", default=False)
 
@@ -80,11 +94,45 @@ def expanded_in_planes(key: Tensor, index: Tensor | int, kind: Kind) -> Tensor:
     return torch.stack(_of_words(key, index, kind)).movedim(0, -1)
 
 
+def around_rounds(key: Tensor, index: Tensor, kind: Kind) -> Tensor:
+    """The same for a compiler that has Philox as one operation, `ROUNDS`.
+
+    What follows from the words with functions whose last bit depends on how they are compiled is
+    left to the compiler.
+    """
+    if kind in ("words", "wide_words"):
+        found: Tensor = ROUNDS(key, index, kind)
+        return found
+    if kind == "keys":
+        return cast("Tensor", ROUNDS(key, index, kind)).movedim(0, -1)
+    uniforms = cast("Tensor", ROUNDS(key, index, _UNIFORMS[kind])).unbind()
+    pairs = zip(uniforms[::2], uniforms[1::2], strict=True)
+    normals = [number for pair in pairs for number in _floats.box_muller(*pair)]
+    return torch.stack(normals[:1] if kind in FIRST.values() else normals, dim=-1)
+
+
+def rounds(key: Tensor, index: Tensor, result: Result) -> Tensor:
+    """What `ROUNDS` computes, in operations of torch."""
+    if result in ("words", "wide_words"):
+        return expanded(key, index, result)
+    if result == "keys":
+        return torch.stack(_of_words(key, index, result))
+    w0, w1, w2, w3 = _words(key, index)
+    if result == "wide_uniforms":
+        return torch.stack([_floats.double(w0, w1), _floats.double(w2, w3)])
+    wanted = (w0, w1) if result == "two_uniforms" else (w0, w1, w2, w3)
+    return torch.stack([*map(_floats.single, wanted)])
+
+
 def _of_words(key: Tensor, index: Tensor | int, kind: Kind) -> list[Tensor]:
-    seed, offset = key.unsqueeze(-2).unbind(-1)
     # Four tensors up to here: one stacked tensor with its flips makes Inductor materialise a buffer
     # a round.
-    return _made(_philox.words(seed, offset, index), kind)
+    return _made(_words(key, index), kind)
+
+
+def _words(key: Tensor, index: Tensor | int) -> _philox.Words:
+    seed, offset = key.unsqueeze(-2).unbind(-1)
+    return _philox.words(seed, offset, index)
 
 
 def _made(words: _philox.Words, kind: Kind) -> list[Tensor]:
@@ -113,6 +161,14 @@ _LANES: Mapping[Kind, tuple[torch.dtype, int]] = {
     "wide_normals": (torch.float64, 2),
     "wide_normal": (torch.float64, 1),
 }
+_LANES_OF_ROUNDS: Mapping[Result, tuple[torch.dtype, int]] = {
+    "words": (torch.int64, 4),
+    "wide_words": (torch.int64, 2),
+    "keys": (torch.int64, 2),
+    "uniforms": (torch.float32, 4),
+    "two_uniforms": (torch.float32, 2),
+    "wide_uniforms": (torch.float64, 2),
+}
 
 
 def _shapes(key: Tensor, index: Tensor, kind: Kind) -> Tensor:
@@ -120,6 +176,20 @@ def _shapes(key: Tensor, index: Tensor, kind: Kind) -> Tensor:
     shape = np.broadcast_shapes((*key.shape[:-1], 1), index.shape)
     dtype, count = _LANES[kind]
     return key.new_empty((*shape, count), dtype=dtype)
+
+
+def shape_of_rounds(
+    batch: tuple[int, ...], index: tuple[int, ...], result: Result
+) -> tuple[torch.dtype, tuple[int, ...]]:
+    """The dtype and the shape of the result of `ROUNDS`, for a batch of keys."""
+    shape = np.broadcast_shapes((*batch, 1), index)
+    dtype, count = _LANES_OF_ROUNDS[result]
+    return dtype, (*shape, count) if result in ("words", "wide_words") else (count, *shape)
+
+
+def _shapes_of_rounds(key: Tensor, index: Tensor, result: Result) -> Tensor:
+    dtype, shape = shape_of_rounds(tuple(key.shape[:-1]), tuple(index.shape), result)
+    return key.new_empty(shape, dtype=dtype)
 
 
 def _under_vmap(
@@ -145,5 +215,9 @@ _LIBRARY.define("philox(Tensor key, Tensor index, str kind) -> Tensor")
 _LIBRARY.impl("philox", expanded, "CompositeExplicitAutograd")
 register_fake("purepyro::philox", _shapes, lib=_LIBRARY)
 register_vmap("purepyro::philox", _under_vmap, lib=_LIBRARY)
+_LIBRARY.define("philox_rounds(Tensor key, Tensor index, str result) -> Tensor")
+_LIBRARY.impl("philox_rounds", rounds, "CompositeExplicitAutograd")
+register_fake("purepyro::philox_rounds", _shapes_of_rounds, lib=_LIBRARY)
 
 OPERATOR: Any = torch.ops.purepyro.philox.default
+ROUNDS: Any = torch.ops.purepyro.philox_rounds.default
