@@ -102,7 +102,10 @@ def run_tutorial(script: Path, folder: Path) -> Tutorial:
         raise RuntimeError(f'{script.name} has no cell with the tag "thumbnail" that draws.')
 
     first = notebook.cells[0].source
-    title, summary = re.fullmatch(r"# (.+?)\n\n(.+?)(?:\n\n.*)?", first, re.DOTALL).groups()  # type: ignore[union-attr]
+    heading = re.fullmatch(r"# (.+?)\n\n(.+?)(?:\n\n.*)?", first, re.DOTALL)
+    if heading is None:
+        raise RuntimeError(f"{script.name} does not begin with a title and a sentence.")
+    title, summary = heading.groups()
     links = f"[Notebook]({name}.ipynb){{ download }} · [Script]({name}.py){{ download }}"
     page[0] = page[0].replace(f"# {title}", f"# {title}\n\n{links}", 1)
     (folder / f"{name}.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
