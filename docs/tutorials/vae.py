@@ -1,5 +1,5 @@
 # %% [markdown]
-# # A variational autoencoder, with minibatches
+# # A variational autoencoder (VAE), with minibatches
 #
 # Handwritten digits in two dimensions: a network as the model, a network as the guide, and `fit`
 # over batches.
