@@ -13,7 +13,7 @@ from ._lift._priors import fan_in_laplace, fan_in_normal
 from ._networks._state_axis import expand_state, reduce_state
 from ._run._apply import Trace, apply, apply_with_state, init_state, log_density, trace
 from ._run._describe import Description, describe
-from ._run._init import constrain, init, unconstrain
+from ._run._init import constrain, init, params_of, unconstrain
 from .ensemble import Ensemble
 
 __all__ = [
@@ -41,6 +41,7 @@ __all__ = [
     "jit",
     "lift",
     "log_density",
+    "params_of",
     "random",
     "reduce_state",
     "replace",

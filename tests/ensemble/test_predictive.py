@@ -320,3 +320,29 @@ def test_params_without_members() -> None:
         EnsemblePredictive(Line(), {})
     with pytest.raises(ShapeError, match="num_samples is 0"):
         EnsemblePredictive(Line(), {"slope": SLOPES}, num_samples=0)
+
+
+def test_each_member_by_itself(key: random.Key) -> None:
+    found = LINES.member_nll(key, X, Y)
+    torch.testing.assert_close(found, -parts().log_prob(Y))
+    assert found.mean(1).argsort()[:2].tolist() == [1, 0]
+    # Several draws of each make a mixture of their own.
+    model, (x, y) = regression(), regression_data()
+    svi = SVI(model, AutoNormal(model), torchopt.adam(0.01))
+    ensemble = Ensemble(svi)
+    state = ensemble.run(random.split(key, 3), 2, x, y).state
+    scores = ensemble.predictive(state, num_samples=5).member_nll(key, x, y)
+    alone = ensemble.predictive(ensemble.select(state, [0]), num_samples=5)
+    torch.testing.assert_close(scores[0], alone.nll(key, x, y))
+    assert scores.shape == (3, len(x))
+
+
+def test_a_single_fit(key: random.Key) -> None:
+    model, (x, y) = regression(), regression_data()
+    svi = SVI(model, AutoNormal(model), torchopt.adam(0.01))
+    result = svi.run(key, 3, x, y)
+    one = EnsemblePredictive.of_fit(svi, result.state, num_samples=7)
+    assert one.predict(key, x).mean.shape == x.shape[:1]
+    assert one.nll(key, x, y).shape == (len(x),)
+    cdf = one.cdf(key, x, y)
+    assert bool(((cdf >= 0) & (cdf <= 1)).all())

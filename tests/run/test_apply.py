@@ -22,6 +22,7 @@ from purepyro import (
     constrain,
     init,
     log_density,
+    params_of,
     random,
     trace,
     unconstrain,
@@ -38,6 +39,7 @@ from purepyro._errors import (
     SupportError,
     UnknownNameError,
 )
+from purepyro.infer import AutoNormal
 
 
 def test_apply_returns_what_forward_returns(key: random.Key) -> None:
@@ -456,3 +458,26 @@ def test_a_shape_error_after_a_first_read_in_a_plate_says_so(key: random.Key) ->
     assert "'w' was first read inside the plate 'rows'" in note
     assert "[4, 3]" in note
     assert "before the plate, or declare it with local=False" in note
+
+
+def test_the_params_of_one_of_two(key: random.Key) -> None:
+    """A fit has those of model and guide; each alone takes its own, and misses none in silence."""
+
+    class Line(Module):
+        scale = PyroParam(torch.tensor(1.0), constraint=dist.constraints.positive)
+        slope = PyroSample(dist.Normal(0.0, 1.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return pyro.sample("y", dist.Normal(self.slope * x, self.scale).to_event(1))
+
+    model, x = Line(), torch.ones(3)
+    guide = AutoNormal(model)
+    both = {**init(model, key), **init(guide, key, x)}
+    assert params_of(model, both).keys() == {"scale"}
+    assert apply(model, params_of(model, both), key, x).shape == (3,)
+    assert "locs.slope" in params_of(guide, both, x)
+    with pytest.raises(UnknownNameError, match=r"'locs\.slope'.*params_of\(model, params\)"):
+        apply(model, both, key, x)
+    del both["scale"]
+    with pytest.raises(MissingNameError, match=r"no 'scale', which the model has"):
+        params_of(model, both)

@@ -9,7 +9,7 @@ call into C, which is never interrupted half way; so is its release.
 Three kinds of state:
 
 * Pyro's handler stack, its stack of plates and its parameter store are lists and dicts of the
-  process. In the thread of a run they are others (``_OWN``), and other threads do not notice.
+  process. In the thread of a run they are others (``OWN``), and other threads do not notice.
 * The rest of Pyro's process-wide state has no room for that, so runs take turns, and keep what was
   in ``_LEVELS``.
 * torch's modes, transforms and switches belong to the thread; ``Before`` knows them.
@@ -43,7 +43,6 @@ from torch.utils import _python_dispatch
 
 from ._innermost import INNERMOST
 
-T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 Msg: TypeAlias = Any
@@ -52,6 +51,7 @@ Msg: TypeAlias = Any
 RUN_LOCK: Any = threading.RLock()
 
 _PYRO_MODULE: Any = pyro_module
+_RUNTIME: Any = runtime
 # Each part of Pyro has its own switch for checks of numbers.
 _DISTRIBUTIONS: Any = distributions_util
 _INFER: Any = infer_util
@@ -73,7 +73,7 @@ class _Own(threading.local):
     store: dict[str, Any] | None = None
 
 
-_OWN = _Own()
+OWN = _Own()
 
 
 class _Handlers(list[Any]):
@@ -87,7 +87,7 @@ class _Plates(list[Any]):
 def _of_handlers(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def of_this_thread(shared: list[Any], *args: Any) -> Any:
-        own = _OWN.handlers
+        own = OWN.handlers
         return method(shared if own is None else own, *args)
 
     return of_this_thread
@@ -96,7 +96,7 @@ def _of_handlers(method: Callable[..., Any]) -> Callable[..., Any]:
 def _of_plates(method: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(method)
     def of_this_thread(shared: list[Any], *args: Any) -> Any:
-        own = _OWN.plates
+        own = OWN.plates
         return method(shared if own is None else own, *args)
 
     return of_this_thread
@@ -104,7 +104,7 @@ def _of_plates(method: Callable[..., Any]) -> Callable[..., Any]:
 
 def handlers() -> list[Any]:
     """Pyro's stack of handlers in this thread: a plain list in a run, and quicker to walk."""
-    own = _OWN.handlers
+    own = OWN.handlers
     return _STACK if own is None else own
 
 
@@ -124,10 +124,10 @@ class _PerRunStore(ParamStoreDict):
 
 def _part_of_store(name: str) -> property:
     def read(store: ParamStoreDict) -> Any:
-        return (vars(store) if _OWN.store is None else _OWN.store)[name]
+        return (vars(store) if OWN.store is None else OWN.store)[name]
 
     def write(store: ParamStoreDict, value: Any) -> None:
-        (vars(store) if _OWN.store is None else _OWN.store)[name] = value
+        (vars(store) if OWN.store is None else OWN.store)[name] = value
 
     return property(read, write)
 
@@ -148,11 +148,11 @@ cast("Any", pyro.get_param_store()).__class__ = _PerRunStore
 # --- What runs take turns for ------------------------------------------------------------------
 
 
-class _Shared:
+class Shared:
     """What there was of Pyro's process-wide state before a run, or a block, changed it."""
 
     def __init__(self) -> None:
-        self._own = _OWN.handlers, _OWN.plates, _OWN.store
+        self._own = OWN.handlers, OWN.plates, OWN.store
         self._enumerated = dict(_ENUMERATED)
         self.default = runtime.default_process_message
         self._local_params = _PYRO_MODULE._MODULE_LOCAL_PARAMS
@@ -163,7 +163,7 @@ class _Shared:
 
     def put_back(self) -> None:
         """Make it so again; nothing happens the second time."""
-        _OWN.handlers, _OWN.plates, _OWN.store = self._own
+        OWN.handlers, OWN.plates, OWN.store = self._own
         if self._enumerated != _ENUMERATED:
             _ENUMERATED.update(self._enumerated)
             for name in _ENUMERATED.keys() - self._enumerated.keys():
@@ -177,73 +177,51 @@ class _Shared:
 
 
 # For each time that the lock is held: what there was before, or that nothing was read yet.
-_LEVELS: list[_Shared | bool] = []
+_LEVELS: list[Shared | bool] = []
 
 
-def _take_turn() -> _Shared:
-    """Wait for this thread's turn, and note what there is."""
+def take_turn() -> Shared:
+    """Wait for this thread's turn, and note what there is; ``end_turns()`` is its end."""
     _LEVELS.extend(map(RUN_LOCK.acquire, (True,)))  # both in one call
-    before = _LEVELS[-1] = _Shared()
+    before = _LEVELS[-1] = Shared()
     return before
 
 
-def _turns() -> int:
-    """How many times this thread holds the lock."""
+def turns_taken() -> int:
+    """How many turns this thread has taken, each within the one before."""
     return len(_LEVELS) if RUN_LOCK._is_owned() else 0
 
 
-def _end_turns(down_to: int) -> None:
-    """Put back what was, and release the lock, until this thread holds it so many times."""
+def end_turns(down_to: int) -> None:
+    """Put back what was, and let others have their turn, until this thread has so many left."""
     while RUN_LOCK._is_owned() and len(_LEVELS) > down_to:
         before = _LEVELS[-1]
-        if isinstance(before, _Shared):
+        if isinstance(before, Shared):
             before.put_back()
         deque(map(call, (_LEVELS.pop, RUN_LOCK.release)), maxlen=0)  # both in one call
 
 
-def alone(
-    messenger: Messenger,
-    answer: Callable[[Msg], bool],
-    body: Callable[[bool], T],
-    *,
-    blind: bool,
-) -> T:
-    """What ``body`` returns, for which Pyro's process-wide state belongs to this run alone.
+def isolate(messenger: Messenger, process: Callable[[Msg], None], *, blind: bool) -> None:
+    """From here to the end of this turn, Pyro's process-wide state belongs to one run alone.
 
-    Inside, the handler stack holds only ``messenger``, no plate dimension is taken, the parameter
-    store is an empty one (PyroModules leave notes there), and ``answer`` serves every message that
-    no handler answered, in place of Pyro's default, which reads the store and torch's global
-    generator. Serving the default, rather than being a handler, is what reaches the sites that
-    ``poutine.block`` hides. Messages of other threads take Pyro's own way.
+    The handler stack holds only ``messenger``, no plate dimension is taken, the parameter store is
+    an empty one (PyroModules leave notes there), and ``process`` serves every message that no
+    handler served, in place of Pyro's default, which reads the store and torch's global generator.
+    Serving the default, rather than being a handler, is what reaches the sites that
+    ``poutine.block`` hides.
 
     Args:
         messenger: The handler at the bottom of the stack.
-        answer: Serves a message; ``False`` if it is none of the run's.
-        body: Is told whether distributions validated before.
-        blind: Whether numbers cannot be looked at, so that distributions must not validate.
+        process: Serves a message. It is called in other threads too, whose messages are none of
+            the run's: there ``OWN`` has no handlers.
+        blind: Whether values cannot be looked at, so that distributions must not validate.
     """
-    turns = _turns()
-    try:
-        before = _take_turn()
-        default = before.default
-
-        def served(msg: Msg) -> None:
-            # In other threads there is no run, or it is of a time before its turn.
-            if _OWN.handlers is None or not answer(msg):
-                default(msg)
-
-        _OWN.handlers, _OWN.plates = [messenger], []
-        _OWN.store = {part: {} for part in _STORE_PARTS}
-        runtime.default_process_message = served
-        if blind:  # a check of numbers would end the trace, or the vmap
-            TorchDistribution._validate_args = False
-        _PYRO_MODULE._MODULE_LOCAL_PARAMS = False
-        return body(before.validates)
-    finally:
-        try:
-            _end_turns(turns)
-        finally:
-            _end_turns(turns)
+    OWN.handlers, OWN.plates = [messenger], []
+    OWN.store = {part: {} for part in _STORE_PARTS}
+    _RUNTIME.default_process_message = process
+    if blind:  # a check of values would end the trace, or the vmap
+        TorchDistribution._validate_args = False
+    _PYRO_MODULE._MODULE_LOCAL_PARAMS = False
 
 
 @contextmanager
@@ -252,22 +230,22 @@ def unvalidated() -> Iterator[None]:
 
     The switches are process-wide, so other runs wait until they are back.
     """
-    turns = _turns()
+    turns = turns_taken()
     try:
-        _take_turn()
+        take_turn()
         pyro.enable_validation(False)
         yield
     finally:
         try:
-            _end_turns(turns)
+            end_turns(turns)
         finally:
-            _end_turns(turns)
+            end_turns(turns)
 
 
 def _in_child() -> None:
     """A forked child has one thread: if another one was in a run, that run is over here."""
     if not RUN_LOCK._is_owned():
-        if _LEVELS and isinstance(_LEVELS[0], _Shared):
+        if _LEVELS and isinstance(_LEVELS[0], Shared):
             _LEVELS[0].put_back()
         _LEVELS.clear()
         RUN_LOCK._at_fork_reinit()
@@ -288,7 +266,7 @@ class Before:
     )
 
     def __init__(self) -> None:
-        self._turns = _turns()
+        self._turns = turns_taken()
         self._functions: int = _len_function_modes()
         self._dispatch: int = _len_dispatch_modes()
         self._depth: int = _depth_of_transforms()
@@ -318,7 +296,7 @@ class Before:
         if torch.is_grad_enabled() != self._grad:
             torch._C._set_grad_enabled(self._grad)
         _put_back_variables(self._context)
-        _end_turns(self._turns)
+        end_turns(self._turns)
 
 
 _len_function_modes: Callable[[], int] = _C._len_torch_function_stack
@@ -351,31 +329,47 @@ def _default(variable: ContextVar[Any]) -> object:
     return Context().run(variable.get)
 
 
-def intact(fn: F) -> F:
-    """``fn``, after whose calls the thread is as it was before, whatever they are ended by.
+class Intact:
+    """A block after which the thread is as it was before, whatever the block is ended by.
 
     For what calls torch's transforms and switches (``vmap``, ``no_grad``), which undo themselves in
-    Python, where an interrupt can cut them short.
+    Python, where an interrupt can cut them short. It is entered twice,
+    ``with (guard := Intact()), guard:``, since an interrupt may cut one of the exits short.
     """
+
+    __slots__ = ("_before",)
+
+    def __init__(self) -> None:
+        self._before = Before()
+
+    def __enter__(self) -> None:
+        """Nothing: what was is known."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            put_back_after(error, self._before.put_back)
+
+
+def put_back_after(error: BaseException, put_back: Callable[[], None]) -> None:
+    """End a block that ``error`` cut short; raises another error if that one hides an interrupt."""
+    end = settled(error)
+    put_back()
+    if end is not error:
+        raise end from None
+
+
+def intact(fn: F) -> F:
+    """``fn``, each of whose calls is a block ``Intact``."""
 
     @wraps(fn)
     def whole(*args: Any, **kwargs: Any) -> Any:
-        before = None
-        try:
-            before = Before()
+        with (guard := Intact()), guard:
             return fn(*args, **kwargs)
-        except BaseException as error:
-            end = error
-            try:
-                end = settled(error)
-                if before is not None:
-                    before.put_back()
-            finally:  # again, as an interrupt may have cut the first short
-                if before is not None:
-                    before.put_back()
-            if end is not error:
-                raise end from None
-            raise
 
     return cast("F", whole)
 

@@ -7,7 +7,7 @@ ignore comment. When a new release of Pyro or torch moves something, this is the
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
 from functools import partial
@@ -16,7 +16,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 
 import pyro
 import torch
-from pyro.distributions import Delta, Distribution, Unit
+from pyro.distributions import Delta, Unit
 from pyro.distributions.hmm import HiddenMarkovModel, IndependentHMM
 from pyro.distributions.torch_distribution import (
     ExpandedDistribution,
@@ -57,9 +57,18 @@ Plates: TypeAlias = tuple[CondIndepStackFrame, ...]
 # Pyro's message: a TypedDict whose keys are all optional, though all are always there.
 Msg: TypeAlias = Any
 
+# As Pyro has it, but for the types: it wants a distribution of torch, and a dict.
+emit_sample: Callable[..., Tensor] = pyro.sample
+
 _STORE = pyro.get_param_store()
 _MODULE_CODE: CodeType = cast("Any", pyro.module).__code__
+# A block in which tensors are themselves, whatever a mode would put in their place.
+as_they_are: Callable[[], AbstractContextManager[object]] = cast(
+    "Any", torch._C
+).DisableTorchFunction
+
 functorch: Any = cast("Any", torch._C)._functorch
+_peek_interpreter_stack: Callable[[], object | None] = functorch.peek_interpreter_stack
 _VMAP: object = functorch.TransformType.Vmap
 _len_torch_dispatch_stack: Callable[[], int] = cast("Any", torch._C)._len_torch_dispatch_stack
 
@@ -156,7 +165,10 @@ def is_handled() -> bool:
 
 def in_plate() -> bool:
     """Whether a plate of the model is open."""
-    return any(map(_opens_plate, handlers()))
+    for handler in handlers():
+        if isinstance(handler, IndepMessenger) and handler.name not in _REPETITIONS:
+            return True
+    return False
 
 
 @contextmanager
@@ -280,7 +292,7 @@ def wrapped_by(fn: object) -> object | None:
 
 def log_prob(fn: TorchDistributionMixin, value: Tensor) -> Tensor:
     """``fn.log_prob(value)``; validated, except while a graph is traced or under ``vmap``."""
-    if not is_tracing() and not is_mapped():
+    if not is_transforming() or not (is_tracing() or is_mapped()):
         return fn.log_prob(value)
     with unvalidated():
         return fn.log_prob(value)
@@ -483,12 +495,6 @@ def is_delta(fn: object) -> bool:
     return False
 
 
-def emit_sample(name: str, fn: Distribution, infer: Mapping[str, object]) -> Tensor:
-    """``pyro.sample`` at ``name``."""
-    statement: Callable[..., Tensor] = pyro.sample
-    return statement(name, fn, infer=dict(infer))
-
-
 def registered(name: str) -> tuple[Tensor, Constraint] | None:
     """The unconstrained value and the constraint that a PyroModule has for a parameter it reads."""
     if name not in _STORE:
@@ -510,12 +516,6 @@ def module_being_registered(name: str) -> nn.Module | None:
             return net
         frame = frame.f_back
     return None
-
-
-def as_they_are() -> AbstractContextManager[object]:
-    """A block in which tensors are themselves, whatever a mode would put in their place."""
-    block: AbstractContextManager[object] = cast("Any", torch._C).DisableTorchFunction()
-    return block
 
 
 _saved_hooks: Callable[[bool], tuple[object, object] | None] = getattr(
@@ -543,7 +543,11 @@ def is_mapped() -> bool:
 
 def is_transforming() -> bool:
     """Whether a transform of ``torch.func`` or a trace is at work."""
-    return functorch.peek_interpreter_stack() is not None or is_tracing()
+    return (
+        _peek_interpreter_stack() is not None
+        or _len_torch_dispatch_stack() > 0
+        or torch.compiler.is_compiling()
+    )
 
 
 @contextmanager

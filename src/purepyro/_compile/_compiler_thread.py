@@ -2,14 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable
-from contextvars import copy_context
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from time import monotonic
 from typing import Generic, TypeVar
 
 from .._compat._tracing import COMPILING
 
 T = TypeVar("T")
+
+LOGGER = logging.getLogger("purepyro.jit")
+
+# How often whoever waits for the compiler is told so.
+_EVERY = 0.5  # seconds
+_LOG_EVERY = 10  # seconds
+
+
+def _log(seconds: float) -> None:
+    if seconds % _LOG_EVERY < _EVERY and seconds > _EVERY:
+        LOGGER.info("Compiling; %.0f s so far. The result is kept on disk for later runs.", seconds)
+
+
+_TOLD: ContextVar[Callable[[float], object]] = ContextVar("purepyro_told", default=_log)
+
+
+@contextmanager
+def told_while_compiling(tell: Callable[[float], object]) -> Iterator[None]:
+    """A stretch of code in which ``tell`` hears how many seconds the compiler has taken so far."""
+    token = _TOLD.set(tell)
+    try:
+        yield
+    finally:
+        _TOLD.reset(token)
 
 
 class _Work(Generic[T]):
@@ -47,7 +74,11 @@ def apart(body: Callable[[], T]) -> T:
     if threading.current_thread() is threading.main_thread():
         thread = threading.Thread(target=copy_context().run, args=(work.do,), name="purepyro.jit")
         thread.start()
-        thread.join()
+        start, tell = monotonic(), _TOLD.get()
+        while thread.is_alive():
+            thread.join(_EVERY)
+            if thread.is_alive():
+                tell(monotonic() - start)
     else:
         work.do()
     return work.result()

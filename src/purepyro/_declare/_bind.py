@@ -14,9 +14,9 @@ import attrs
 import pyro
 from torch import Tensor, nn
 
-from .._networks._active import ACTIVE, Nets
 from .._networks._buffers import Buffers
 from .._networks._functional_copy import skeleton, swap
+from .._networks._run_context import RUN
 from .._networks._substitution import Substitution
 from ._fields import Field
 from ._reads import BINDING, OVERRIDES, Binding, Scope, join
@@ -47,11 +47,12 @@ def bind(root: Node, substitution: Substitution | None = None) -> Node:
     """
     binder = _Binder()
     bound = binder.node(root, "")
-    active = ACTIVE.get()
-    if active is None:
-        active = Nets(Substitution() if substitution is None else substitution, None)
     # Last, since the prior of a network's parameter may read any field of the tree.
-    binder.fill_nets(active)
+    run = RUN.get()
+    if run is not None:
+        binder.fill_nets(run.substitution, run.buffers)
+    else:
+        binder.fill_nets(Substitution() if substitution is None else substitution, None)
     return bound
 
 
@@ -94,17 +95,18 @@ class _Binder:
         visit = partial(self._value, owner=owner, owner_path=owner_path)
         return map_children(value, local_path, visit)
 
-    def fill_nets(self, nets: Nets) -> None:
+    def fill_nets(self, substitution: Substitution, buffers: Buffers | None) -> None:
+        """Let the copies compute with the run's values; without ``buffers`` these are the own."""
         done: dict[int, Tensor] = {}  # tied parameters, also across networks, are one site
         for net in self._nets.values():
-            nets.substitution.know(net.path, net.net)
+            substitution.know(net.path, net.net)
             for name, parameter in parameters_of(net.net):
                 if id(parameter) not in done:
                     value = done[id(parameter)] = self._parameter(net, name, parameter)
-                    nets.substitution.register(join(net.path, name), parameter, value)
+                    substitution.register(join(net.path, name), parameter, value)
             swap(net.copy, done)
-            if nets.buffers is not None:
-                _swap_buffers(net, nets.substitution, nets.buffers)
+            if buffers is not None:
+                _swap_buffers(net, substitution, buffers)
 
     def _parameter(self, net: _Net, name: str, parameter: nn.Parameter) -> Tensor:
         path = join(net.path, name)

@@ -23,9 +23,9 @@ from typing_extensions import TypeVar
 
 from .._compat._pyro import Plates, emit_sample
 from .._core._types import Prior
-from .._errors import DeclarationError, DtypeError, FrozenError, describe
+from .._errors import DeclarationError, DtypeError, FrozenError, OutsideRunError, describe
 from ._plate_warning import warn_local
-from ._reads import OVERRIDES, read
+from ._reads import BINDING, OVERRIDES, Binding, join, outside_message
 from ._tree import Node
 
 # The bound lets checkers infer nothing of a lambda's argument, instead of object.
@@ -59,8 +59,12 @@ class Field(Generic[Owner]):
     def __get__(self, instance: object | None, owner: type | None = None) -> Self | Tensor:
         if instance is None:
             return self
-        name = self.name or ""
-        return read(instance, name, instance.__dict__.get(OVERRIDES, {}).get(name, self))
+        own, name = instance.__dict__, self.name or ""
+        binding: Binding | None = own.get(BINDING)
+        if binding is None:
+            raise OutsideRunError(outside_message(type(instance).__name__, name))
+        declaration = own[OVERRIDES].get(name, self) if OVERRIDES in own else self
+        return binding.scope.read(join(binding.path, name), instance, declaration)
 
     def __set__(self, instance: object, value: Never) -> None:
         # For type checkers: without it they take an assignment for one of a Tensor.
@@ -232,10 +236,10 @@ class PyroSample(Field[Owner]):
     def emit(self, path: str, owner: object) -> Tensor:
         """Emit ``pyro.sample`` or ``pyro.deterministic`` at ``path``."""
         prior = self._prior_on(path, owner)
+        if isinstance(prior, Distribution):
+            return emit_sample(path, prior, infer=self.infer)
         if isinstance(prior, Tensor):
             return pyro.deterministic(path, prior)
-        if isinstance(prior, Distribution):
-            return emit_sample(path, prior, self.infer)
         raise DeclarationError(
             f"The prior of {path!r} returned {describe(prior)}, which is neither a distribution "
             f"nor a Tensor. {_prior_advice(prior)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial, wraps
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import (
     Any,
     ClassVar,
@@ -12,6 +12,7 @@ from typing import (
     ParamSpec,
     Protocol,
     TypeVar,
+    cast,
     dataclass_transform,
     get_origin,
 )
@@ -19,17 +20,21 @@ from typing import (
 import attrs
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from .._compat._pyro import is_handled
 from .._core._pickling import Portable, arrived
+from .._core._text import Opened, text_of
 from .._errors import DeclarationError, FrozenError, describe
-from .._networks._active import ACTIVE
+from .._networks._run_context import RUN
 from .._networks._substitution import Substitution, SubstitutionMode
 from ._bind import bind, is_bound
 from ._fields import Field, PyroParam, static
+from ._reads import BINDING
 from ._tree import Node, children, map_children
 
 _PACKAGE = f"{__name__.partition('.')[0]}."
+_PLAIN = "_purepyro_plain"
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -95,16 +100,26 @@ class Module(Node):
         attrs.frozen(slots=False, eq=False, repr=False, field_transformer=_guard_fields)(cls)
         # attrs puts its own pair here; ours say what to write instead.
         del cls.__setattr__, cls.__delattr__
+        if "__attrs_attrs__" in vars(cls) and "__init__" in vars(cls):
+            init: Any = cls
+            init.__init__ = _tells_unannotated(cls, vars(cls)["__init__"])
 
     def __call__(self: HasForward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Run ``forward``: inside a run as part of it, outside as an ordinary Pyro model."""
-        if not isinstance(self, Module) or is_bound(self):
-            return self.forward(*args, **kwargs)
+        forward: Callable[P, R_co]
+        if not isinstance(self, Module) or BINDING in self.__dict__:
+            forward = _forward_of(self)
+            return forward(*args, **kwargs)
         _require_forward(self)
-        return _as_run(self, lambda bound: bound.forward(*args, **kwargs))
+        if RUN.get() is not None:
+            forward = _forward_of(bind(self))
+            return forward(*args, **kwargs)
+        result: R_co = _as_run(self, lambda bound: _forward_of(bound)(*args, **kwargs))
+        return result
 
     # Never: nothing may be assigned, also to a name that is none (a typo), and checkers say so.
     def __setattr__(self, name: str, value: Never) -> None:
+        _refuse_declaring_in_init(type(self), name, value)
         raise FrozenError(_frozen_message(type(self).__name__, name, "assigned"))
 
     def __delattr__(self, name: str) -> None:
@@ -121,7 +136,7 @@ class Module(Node):
         self.__dict__.update({name: arrived(value) for name, value in state.items()})
 
     def __repr__(self) -> str:
-        return _text_of(self)
+        return text_of(self, _fields_shown)
 
 
 def _method(fn: Callable[..., object]) -> Callable[..., object]:
@@ -137,7 +152,18 @@ def _method(fn: Callable[..., object]) -> Callable[..., object]:
             return fn(self, *args, **kwargs)
         return _as_run(self, lambda bound: fn(bound, *args, **kwargs))
 
+    vars(method)[_PLAIN] = method, fn
     return method
+
+
+def _forward_of(bound: object) -> Callable[..., Any]:
+    """The ``forward`` of a bound copy; of one that ``_method()`` wraps, what is inside."""
+    written = getattr(type(bound), "forward", None)
+    wrapper, fn = getattr(written, _PLAIN, (None, None))
+    if fn is None or wrapper is not written:  # another wrapper has taken over its attributes
+        forward: Callable[..., Any] = cast("Any", bound).forward
+        return forward
+    return MethodType(fn, bound)
 
 
 def _as_run(module: M, run: Callable[[M], R]) -> R:
@@ -145,7 +171,7 @@ def _as_run(module: M, run: Callable[[M], R]) -> R:
     substitution = Substitution(strict=False)
     bound = bind(module, substitution)
     assert isinstance(bound, type(module))
-    if not substitution or ACTIVE.get() is not None:
+    if not substitution or RUN.get() is not None:
         return run(bound)
     with SubstitutionMode(substitution):
         return run(bound)
@@ -209,6 +235,12 @@ def _check_attribute(cls: type, name: str, value: object, *, annotated: bool) ->
             f"{where} is a Tensor ({describe(value)}) where a declaration belongs. Write "
             f"`{name} = PyroParam(tensor)` to learn it, `{name} = PyroSample(prior)` to draw it, "
             f"or `{name}: Tensor = tensor` for a constant."
+        )
+    if isinstance(value, Distribution) and not annotated:
+        raise DeclarationError(
+            f"{where} is a {type(value).__name__} distribution without PyroSample, so nothing "
+            f"would draw from it. Write `{name} = PyroSample(...)` around it to draw it, or "
+            f"`{name}: ClassVar = ...` for a constant."
         )
     if isinstance(value, (Node, nn.Module)) and not annotated:
         raise DeclarationError(
@@ -300,45 +332,65 @@ def _is_path_part(name: object) -> bool:
     return isinstance(name, str) and bool(name) and "." not in name
 
 
-class _Verbatim(str):
-    """A piece of text that is to appear as it is."""
-
-    __slots__ = ()
-
-
-def _text_of(module: Module) -> str:
-    """The text of a module, without recursion: modules may lie deeper than Python's stack."""
-    pieces, todo = list[str](), list[object]([module])
-    while todo:
-        value = todo.pop()
-        if isinstance(value, _Verbatim):
-            pieces.append(value)
-        elif isinstance(value, Tensor):
-            pieces.append(describe(value))
-        elif (inside := _inside(value)) is None:
-            pieces.append(repr(value))
-        else:
-            opening, entries, closing = inside
-            todo.append(_Verbatim(closing))
-            for number, (label, entry) in reversed(list(enumerate(entries))):
-                todo += [entry, _Verbatim(f"{', ' if number else ''}{label}")]
-            todo.append(_Verbatim(opening))
-    return "".join(pieces)
+def _fields_shown(value: object) -> Opened | None:
+    """How the text of a module begins, its fields by their labels, and how it ends."""
+    if not isinstance(value, Module) or type(value).__repr__ is not Module.__repr__:
+        return None
+    fields = [field for field in attrs.fields(type(value)) if field.repr]
+    entries = [(f"{field.name}=", getattr(value, field.name)) for field in fields]
+    return f"{type(value).__name__}(", entries, ")"
 
 
-def _inside(value: object) -> tuple[str, list[tuple[str, object]], str] | None:
-    """How the text of a module or container begins, what is in it by its label, and how it ends."""
-    if isinstance(value, Module) and type(value).__repr__ is Module.__repr__:
-        fields = [field for field in attrs.fields(type(value)) if field.repr]
-        entries = [(f"{field.name}=", getattr(value, field.name)) for field in fields]
-        return f"{type(value).__name__}(", entries, ")"
-    if type(value) is dict:
-        return "{", [(f"{name!r}: ", entry) for name, entry in value.items()], "}"
-    if type(value) is list:
-        return "[", [("", entry) for entry in value], "]"
-    if type(value) is tuple:
-        return "(", [("", entry) for entry in value], ",)" if len(value) == 1 else ")"
-    return None
+def _refuse_declaring_in_init(cls: type[Module], name: str, value: object) -> None:
+    """Say where a declaration belongs, to who assigns it as with Pyro's modules."""
+    owner, kind = cls.__name__, type(value).__name__
+    if isinstance(value, Field):
+        raise FrozenError(
+            f"{owner}.{name} was assigned a {kind}. A Module declares its parameters and random "
+            f"variables in the class body, not in __init__: write `{name} = {kind}(...)` there, or "
+            f"`@{kind}` above `def {name}(self)` if it depends on other fields. {_ON_A_COPY}"
+        )
+    if isinstance(value, nn.Parameter):
+        raise FrozenError(
+            f"{owner}.{name} was assigned a torch.nn.Parameter. A Module declares what is learnt "
+            f"in the class body, not in __init__: write `{name} = PyroParam(initial_value)` there. "
+            f"{_ON_A_COPY}"
+        )
+    is_field = any(field.name == name for field in attrs.fields(cls))
+    if isinstance(value, (Node, nn.Module)) and not is_field:
+        raise FrozenError(
+            f"{owner}.{name} was assigned a {kind}. A Module declares its parts in the class body, "
+            f"not in __init__: write `{name}: {kind}` there, and pass one to the constructor. "
+            f"{_ON_A_COPY}"
+        )
+
+
+_ON_A_COPY = "For a changed copy of a model write replace(model, {path: new})."
+
+
+def _tells_unannotated(cls: type[Module], init: Callable[..., None]) -> Callable[..., None]:
+    """``cls.__init__``, which says so if it is given an attribute that lacks its annotation."""
+
+    @wraps(init)
+    def told(self: object, *args: object, **kwargs: object) -> None:
+        try:
+            init(self, *args, **kwargs)
+        except TypeError as error:
+            for name in kwargs:
+                if f"unexpected keyword argument {name!r}" in str(error) and _is_plain(cls, name):
+                    raise DeclarationError(
+                        f"{cls.__name__}({name}=...) was called, but {name!r} has no annotation in "
+                        "the class body, so it is a constant of the class and no field. Write "
+                        f"`{name}: {type(getattr(cls, name)).__name__} = ...` there."
+                    ) from error
+            raise
+
+    return told
+
+
+def _is_plain(cls: type, name: str) -> bool:
+    value: object = getattr(cls, name, None)
+    return value is not None and not isinstance(value, Field | FunctionType | property)
 
 
 def _frozen_message(owner: str, name: str, what: str) -> str:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import nullcontext
-from contextvars import ContextVar
 from typing import Protocol
 
 import attrs
 from torch import Tensor
 
 from .._compat._pyro import Plates, Watch, in_plate, outside_plates
-from .._errors import CycleError, DeclarationError, OutsideRunError
+from .._errors import CycleError, DeclarationError
+from .._networks._run_context import RUN
 
 # Keys of an instance's __dict__ that are no fields. `_BINDING` is set on the copies a run makes.
 BINDING = "_purepyro_binding"
@@ -40,35 +39,6 @@ class Declaration(Protocol):
         ...
 
 
-# The names of the parameters given to the run under way; None outside of runs, and where a run
-# may start new ones. A guide looks here for the sites it was fitted to.
-GIVEN: ContextVar[frozenset[str] | None] = ContextVar("purepyro_given", default=None)
-
-
-@attrs.frozen
-class Running:
-    """What the run under way was given: a guide runs its model with the same.
-
-    Attributes:
-        key: The key.
-        params: The parameters.
-        collects: Whether the run may start new ones.
-        params_read: The names of those that were asked for so far; a run inside adds its own.
-    """
-
-    key: Tensor
-    params: Mapping[str, Tensor]
-    collects: bool
-    params_read: set[str]
-
-
-RUNNING: ContextVar[Running | None] = ContextVar("purepyro_running", default=None)
-
-
-# The paths of the fields read in the run under way; None outside of runs.
-FIELDS: ContextVar[set[str] | None] = ContextVar("purepyro_fields", default=None)
-
-
 class Scope:
     """The values read so far in one run, and the reads under way."""
 
@@ -95,17 +65,20 @@ class Scope:
             raise CycleError(_cycle_message(self._pending, path))
         self._pending.append(path)
         try:
-            value = self._emit(path, owner, declaration)
+            if declaration.local is not False and not in_plate():
+                value = declaration.emit(path, owner)
+            else:
+                value = self._emit_in_plate(path, owner, declaration)
         finally:
             self._pending.pop()
         if declaration.once:
             self._values[path] = value
-        fields = FIELDS.get()
-        if fields is not None:
-            fields.add(path)
+        run = RUN.get()
+        if run is not None:
+            run.fields_read.add(path)
         return value
 
-    def _emit(self, path: str, owner: object, declaration: Declaration) -> Tensor:
+    def _emit_in_plate(self, path: str, owner: object, declaration: Declaration) -> Tensor:
         if declaration.local is False:
             self._shared.append(path)
             try:
@@ -113,8 +86,6 @@ class Scope:
                     return declaration.emit(path, owner)
             finally:
                 self._shared.pop()
-        if not in_plate():
-            return declaration.emit(path, owner)
         with Watch(path) as watch:
             value = declaration.emit(path, owner)
         # A computed value has rows only if what it is computed from has.
@@ -141,14 +112,6 @@ class Binding:
     path: str
 
 
-def read(owner: object, name: str, declaration: Declaration) -> Tensor:
-    """The value of a declared field, or an error if ``owner`` takes part in no run."""
-    binding: Binding | None = owner.__dict__.get(BINDING)
-    if binding is None:
-        raise OutsideRunError(_outside_message(type(owner).__name__, name))
-    return binding.scope.read(join(binding.path, name), owner, declaration)
-
-
 def join(prefix: str, name: str) -> str:
     """The dotted path of ``name`` under ``prefix``.
 
@@ -167,7 +130,8 @@ def _cycle_message(pending: list[str], path: str) -> str:
     )
 
 
-def _outside_message(owner: str, name: str) -> str:
+def outside_message(owner: str, name: str) -> str:
+    """What to say of a field that is read where there is no run."""
     return (
         f"{owner}.{name} was read outside a run. A declared field has no value of its own: "
         "parameters live in the params dict and random variables are drawn from a key. "

@@ -17,9 +17,10 @@ from .._declare._tree import nodes
 from .._errors import DtypeError, SupportError, UnknownNameError, describe, near
 from ..random import Key, key
 from ..random._reuse import consume
-from ._execute import Call, Joint, Outcome, Setting, execute, jointly, require_in_params, root_of
+from ._execute import RunConfig, RunResult, execute
+from ._explained import explained
 from ._init import check_declared, declared
-from ._mapping import explained
+from ._session import Call, Session, root_of
 from ._sites import Site
 
 P = ParamSpec("P")
@@ -241,7 +242,7 @@ def log_density(
         tensor(-0.9189)
     """
 
-    def scored(outcome: Outcome[object]) -> Tensor:
+    def scored(outcome: RunResult[object]) -> Tensor:
         outcome.buffers.require_unchanged()
         unused = [name for name in values if name not in outcome.values_read]
         if unused:
@@ -272,16 +273,16 @@ _KINDS = {
 }
 
 
-def _itself(outcome: Outcome[R]) -> Outcome[R]:
+def _itself(outcome: RunResult[R]) -> RunResult[R]:
     return outcome
 
 
-def _result(outcome: Outcome[R]) -> R:
+def _result(outcome: RunResult[R]) -> R:
     outcome.buffers.require_unchanged()
     return outcome.result
 
 
-def _recorded(outcome: Outcome[R]) -> tuple[R, Trace]:
+def _recorded(outcome: RunResult[R]) -> tuple[R, Trace]:
     return _result(outcome), record(outcome.sites)
 
 
@@ -295,7 +296,7 @@ def _checked_run(
     key: Key,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    finish: Callable[[Outcome[R]], T],
+    finish: Callable[[RunResult[R]], T],
     *,
     values: Values | None = None,
     state: Values | None = None,
@@ -314,26 +315,22 @@ def _checked_run(
     if root is not None:
         check_declared(root, params, complete=wrapped_by(model) is None)
     _check_finite(params)
-    setting = Setting(params=params, values=values or {}, state=state, draws=draws)
-
-    def body(joint: Joint) -> T:
-        with explained():
-            outcome = execute(model, key, args, kwargs, setting, joint)
+    config = RunConfig(params=params, values=values or {}, state=state, draws=draws)
+    with explained(), (session := Session(Call(key, args, kwargs, params))), session:
+        outcome = execute(model, key, args, kwargs, config, session)
         known = outcome.params_read | (declared(root).keys() if root is not None else set())
         unknown = [name for name in params if name not in known]
         if unknown:
             raise UnknownNameError(
                 f"The params have {unknown[0]!r}, which names no parameter of this run. "
-                f"{near(unknown[0], known)} Remove it, or start from "
-                "init(model, key)."
+                f"{near(unknown[0], known)} Remove it, or start from init(model, key); of a fit's "
+                "params, which are the guide's too, take params_of(model, params)."
             )
         finished = finish(outcome)
         # Of a record, the joint density has the gradients of all.
         scored = finished[1].log_density if _is_record(finished) else finished
-        require_in_params(model, joint, (outcome.result, scored))
+        session.require_in_params(model, (outcome.result, scored))
         return finished
-
-    return jointly((model,), Call(key, args, kwargs, params), body)
 
 
 def _check_finite(params: Values) -> None:

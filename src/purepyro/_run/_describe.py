@@ -15,6 +15,7 @@ from torch.distributions import Distribution, Independent, transform_to
 
 from .._compat._isolation import intact
 from .._compat._pyro import concretely
+from .._core._text import table_of
 from .._declare._bind import bind
 from .._declare._fields import Field, PyroParam
 from .._declare._module import Module
@@ -23,8 +24,9 @@ from .._declare._tree import Node, nodes
 from .._errors import DeclarationError
 from .._errors import describe as shown
 from ..random import key
-from ._execute import Outcome, Setting, as_model, execute, root_of
+from ._execute import RunConfig, RunResult, as_model, execute
 from ._init import initial
+from ._session import root_of
 from ._sites import Site
 
 Role: TypeAlias = Literal["learnable", "random", "frozen", "deterministic", "observed"]
@@ -75,18 +77,27 @@ class Description:
     entries: tuple[Entry, ...]
 
     def __repr__(self) -> str:
-        in_plates = any(entry.plates for entry in self.entries)
-        rows = [["path", "shape", *(["plates"] if in_plates else []), "role", "prior"]]
-        for entry in self.entries:
-            shape = "?" if entry.shape is None else str(list(entry.shape))
-            plates = [", ".join(entry.plates)] if in_plates else []
-            rows.append([entry.path, shape, *plates, entry.role, entry.prior])
+        rows = self._rows()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in rows
         ]
         return "\n".join([*lines, self._total()])
+
+    def _repr_html_(self) -> str:
+        head, *rows = self._rows()
+        return table_of(head, rows, self._total())
+
+    def _rows(self) -> list[list[str]]:
+        """The head of the table, and a row for each entry."""
+        in_plates = any(entry.plates for entry in self.entries)
+        rows = [["path", "shape", *(["plates"] if in_plates else []), "role", "prior"]]
+        for entry in self.entries:
+            shape = "?" if entry.shape is None else str(list(entry.shape))
+            plates = [", ".join(entry.plates)] if in_plates else []
+            rows.append([entry.path, shape, *plates, entry.role, entry.prior])
+        return rows
 
     def _total(self) -> str:
         numbers: Counter[str] = Counter()
@@ -161,7 +172,7 @@ def describe(
     return Description(tuple(entries.values()))
 
 
-def _of_run(outcome: Outcome[object]) -> Iterator[Entry]:
+def _of_run(outcome: RunResult[object]) -> Iterator[Entry]:
     """What the sites and parameters of one run are."""
     for name, value in outcome.params.items():
         constrained = transform_to(outcome.constraints[name])(value)
@@ -190,8 +201,8 @@ def _static(root: Node) -> Iterator[Entry]:
     """What is known of a Module before it runs."""
     values: dict[str, Tensor] = {}
     with concretely(), torch.no_grad():
-        outcome: Outcome[None] = execute(
-            lambda: _read_all(root, values), key(0), (), {}, Setting(collect=True)
+        outcome: RunResult[None] = execute(
+            lambda: _read_all(root, values), key(0), (), {}, RunConfig(collect=True)
         )
     return _entries(root, values, outcome)
 
@@ -207,7 +218,7 @@ def _read_all(root: Node, values: dict[str, Tensor]) -> None:
                     continue
 
 
-def _entries(root: Node, values: Mapping[str, Tensor], outcome: Outcome[None]) -> Iterator[Entry]:
+def _entries(root: Node, values: Mapping[str, Tensor], outcome: RunResult[None]) -> Iterator[Entry]:
     seen: set[str] = set()
     for path, node in nodes(root):
         if isinstance(node, nn.Module):
@@ -220,14 +231,14 @@ def _entries(root: Node, values: Mapping[str, Tensor], outcome: Outcome[None]) -
                 yield entry
 
 
-def _of_network(path: str, net: nn.Module, outcome: Outcome[None]) -> Iterator[Entry]:
+def _of_network(path: str, net: nn.Module, outcome: RunResult[None]) -> Iterator[Entry]:
     for name, parameter in net.named_parameters():
         full = join(path, name)
         yield _entry(full, tuple(parameter.shape), outcome, otherwise="frozen")
 
 
 def _of_module(
-    path: str, node: Node, values: Mapping[str, Tensor], outcome: Outcome[None]
+    path: str, node: Node, values: Mapping[str, Tensor], outcome: RunResult[None]
 ) -> Iterator[Entry]:
     overrides: Mapping[str, Field[Any]] = node.__dict__.get(OVERRIDES, {})
     declared = type(node).__declarations__ if isinstance(node, Module) else {}
@@ -239,7 +250,7 @@ def _of_module(
 
 
 def _entry(
-    path: str, shape: tuple[int, ...] | None, outcome: Outcome[None], *, otherwise: Role
+    path: str, shape: tuple[int, ...] | None, outcome: RunResult[None], *, otherwise: Role
 ) -> Entry:
     site: Site | None = outcome.sites.get(path)
     if path in outcome.params:

@@ -23,8 +23,10 @@ from .._declare._tree import Node, nodes
 from .._errors import MissingNameError, SupportError, UnknownNameError, describe, near
 from ..random import Key, key
 from ..random._reuse import consume
-from ._execute import Call, Joint, Outcome, Setting, as_model, execute, jointly, root_of
-from ._handler import check_param
+from ._execute import RunConfig, RunResult, as_model, execute
+from ._pairs import session_of
+from ._session import Call, root_of
+from ._value_checks import check_param
 
 P = ParamSpec("P")
 
@@ -88,7 +90,7 @@ def initial(
     *,
     beside: Callable[..., object] | None = None,
     elsewhere: Values = MappingProxyType({}),
-) -> Outcome[object]:
+) -> RunResult[object]:
     """A run that collects parameters: the declared ones, then those of running the model.
 
     Args:
@@ -103,20 +105,53 @@ def initial(
     params: Params = {}
     constraints: dict[str, Constraint] = {}
     if root is not None:
-        of_fields: Outcome[object] = execute(
-            lambda: _read_declared(root), key, (), {}, Setting(collect=True)
+        of_fields: RunResult[object] = execute(
+            lambda: _read_declared(root), key, (), {}, RunConfig(collect=True)
         )
         if not (type(root).starts_by_running or args or kwargs):
             return of_fields
         params, constraints = of_fields.params, of_fields.constraints
-    setting = Setting(params=params, collect=True, elsewhere=elsewhere)
+    config = RunConfig(params=params, collect=True, elsewhere=elsewhere)
     models = (model,) if beside is None else (model, beside)
 
-    def collected(joint: Joint) -> Outcome[object]:
-        return execute(model, key, args, kwargs, setting, joint)
-
-    outcome = jointly(models, Call(key, args, kwargs, params), collected)
+    with (session := session_of(models, Call(key, args, kwargs, params))), session:
+        outcome = execute(model, key, args, kwargs, config, session)
     return attrs.evolve(outcome, constraints={**constraints, **outcome.constraints})
+
+
+def params_of(
+    model: Callable[..., object] | Module, params: Values, /, *args: Any, **kwargs: Any
+) -> Params:
+    """The entries of ``params`` that are this model's, out of those of several.
+
+    ``state.params`` of SVI has those of model and guide; ``apply()``, ``trace()`` and
+    ``constrain()`` take those of one, since any other name could be a misspelt one.
+
+    Args:
+        model: A Module or any Pyro model, such as a guide.
+        params: Unconstrained values by name, of this model and of others.
+        *args: Arguments of the model, if its parameters come from running it (an automatic guide's,
+            a function's).
+        **kwargs: The same, by name.
+
+    Raises:
+        MissingNameError: if one of the model's is not among them.
+
+    Examples:
+        >>> import torch, pyro.distributions as dist
+        >>> from purepyro import Module, PyroParam, params_of
+        >>> class Coin(Module):
+        ...     p = PyroParam(torch.tensor(0.5), constraint=dist.constraints.unit_interval)
+        >>> params_of(Coin(), {"p": torch.tensor(0.0), "locs.z": torch.tensor(1.0)})
+        {'p': tensor(0.)}
+    """
+    names = initial(as_model(model), key(0), args, kwargs).params
+    for name in names:
+        if name not in params:
+            raise MissingNameError(
+                f"The params have no {name!r}, which the model has. {near(name, params)}"
+            )
+    return {name: params[name] for name in names}
 
 
 def constrain(
@@ -190,7 +225,7 @@ def declared(root: Node) -> dict[str, Spec]:
     specs = _SPECS.get(root)
     if specs is None:
         with concretely():
-            outcome = execute(lambda: _read_declared(root), key(0), (), {}, Setting(collect=True))
+            outcome = execute(lambda: _read_declared(root), key(0), (), {}, RunConfig(collect=True))
         specs = _SPECS[root] = {
             name: Spec(value.shape, value.dtype, outcome.constraints[name])
             for name, value in outcome.params.items()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from traceback import walk_tb
+from types import MappingProxyType
 from typing import Literal
 
 import attrs
@@ -19,9 +21,6 @@ from .._compat._pyro import (
     is_full_plate,
     is_subsample,
     log_prob,
-    message_distribution,
-    message_infer,
-    message_value,
     scale_and_mask,
 )
 from .._errors import DuplicateSiteError
@@ -29,6 +28,8 @@ from .._networks._snapshot import Snapshot
 from .._networks._substitution import RunMode
 
 _PACKAGE = f"{__name__.partition('.')[0]}."
+
+_NO_INFER: Mapping[str, object] = MappingProxyType({})
 
 Kind = Literal["latent", "observed", "deterministic", "factor", "subsample"]
 
@@ -63,13 +64,17 @@ class Site:
         return known
 
     def _scored(self) -> Tensor:
-        return scale_and_mask(log_prob(self.fn, self._legal_value()), self.scale, self.mask)
+        value, mask, scale = self.value, self.mask, self.scale
+        if isinstance(mask, Tensor) and self.kind == "observed" and value.is_floating_point():
+            value = self._legal_value(mask)
+        density = log_prob(self.fn, value)
+        if mask is None and isinstance(scale, float) and scale == 1.0:
+            return density
+        return scale_and_mask(density, scale, mask)
 
-    def _legal_value(self) -> Tensor:
+    def _legal_value(self, mask: Tensor) -> Tensor:
         """The value; where it is NaN under a mask, a legal one, which has a gradient."""
-        value, mask = self.value, self.mask
-        if self.kind != "observed" or not isinstance(mask, Tensor) or not value.is_floating_point():
-            return value
+        value = self.value
         by_event = mask.reshape(mask.shape + (1,) * self.fn.event_dim)
         hidden = value.isnan() & ~by_event
         seen = plain(hidden)
@@ -103,8 +108,10 @@ class Recorder(Messenger):
             self._snapshot.keep_caches(msg["fn"])
 
     def _postprocess_message(self, msg: Msg) -> None:
-        infer = message_infer(msg)
-        if msg["type"] != "sample" or is_full_plate(msg["fn"]) or infer.get("_do_not_trace"):
+        if msg["type"] != "sample":
+            return
+        infer: Mapping[str, object] = msg["infer"] or _NO_INFER
+        if infer.get("_do_not_trace") or is_full_plate(msg["fn"]):
             return
         name = str(msg["name"])
         if name in self.sites:
@@ -113,14 +120,16 @@ class Recorder(Messenger):
                 "would shadow the other. Give one another name; if a Module is meant to be two, "
                 "hold two instances of it."
             )
-        substitution, fn = self._mode.substitution, message_distribution(msg)
-        holds = substitution.is_held_by(fn)
-        self.holds_networks |= holds
+        substitution, fn, value = self._mode.substitution, msg["fn"], msg["value"]
+        holds = False
+        if substitution:
+            value, holds = substitution.value_of(value), substitution.is_held_by(fn)
+            self.holds_networks |= holds
         self.sites[name] = Site(
             name=name,
-            kind=_kind(msg),
+            kind=_kind(msg, infer),
             fn=fn,
-            value=substitution.value_of(message_value(msg)),
+            value=value,
             scale=msg["scale"],
             mask=msg["mask"],
             plates=msg["cond_indep_stack"],
@@ -133,11 +142,10 @@ class Recorder(Messenger):
 
 def is_exempt(msg: Msg) -> bool:
     """Whether a site carries a computed value, as ``deterministic`` and ``factor`` make them."""
-    return _kind(msg) in ("deterministic", "factor")
+    return _kind(msg, msg["infer"] or _NO_INFER) in ("deterministic", "factor")
 
 
-def _kind(msg: Msg) -> Kind:
-    infer = message_infer(msg)
+def _kind(msg: Msg, infer: Mapping[str, object]) -> Kind:
     if is_subsample(msg["fn"]):
         return "subsample"
     if infer.get("_deterministic"):

@@ -14,9 +14,9 @@ from .._core._types import Params, State
 from .._errors import PurepyroError, ShapeError, TraceError
 from .._run._sites import Site
 from ..infer import SVI, SVIRunResult, SVIState
+from ..infer.svi._arguments import check_count
 from ..infer.svi._minibatches import Rows, rows_of
-from ..infer.svi._nonfinite import Batch, Taken
-from ..infer.svi._svi import check_count
+from ..infer.svi._nonfinite import Batch, StepRecord
 from ..random import Key, name_key
 from ._all_reduce import averaged
 from ._communicator import Link
@@ -110,7 +110,9 @@ class Averaged(SVI[P]):
     def _compiles(self, steps: int | None) -> bool:
         return False  # not as a whole: its pieces are compiled
 
-    def _explain(self, now: Taken[SVIState], previous: Taken[SVIState] | None) -> str | None:
+    def _explain(
+        self, now: StepRecord[SVIState], previous: StepRecord[SVIState] | None
+    ) -> str | None:
         """Why a step has no finite loss: a rank whose rows are to blame knows."""
         reasons = self.link.exchange(SVI._explain(self, now, previous))
         for rank, reason in enumerate(reasons):

@@ -17,7 +17,7 @@ from ..ensemble._in_dims import Arguments, arguments
 from ..ensemble._member_settings import checked_keys
 from ..ensemble._members import size_of
 from ..infer import load, save
-from ..infer.svi._svi import check_count
+from ..infer.svi._arguments import check_count
 from ..random import Key
 from ..random._reuse import consume
 from ._communicator import Link, link_of

@@ -13,13 +13,16 @@ from .._compat._isolation import intact
 from .._compat._pyro import is_transforming
 from .._compile.scan._scan import Loop
 from .._core._pickling import Carried
+from .._core._text import settings_of
 from .._core._trees import leaves_of, mapped
+from .._core._user_code import line_of
 from .._core._whole_numbers import as_int_or_none
 from .._errors import DeclarationError, describe
-from .._run._mapping import How, check_how, explained
+from .._run._explained import explained, is_of_vmap
+from .._run._mapping import How, check_how
 from ..infer import SVI, SVIState
 from ..infer.losses._elbo import check_chunk_size
-from ..infer.svi._svi import check_count
+from ..infer.svi._arguments import check_count
 from ..random import Key
 from ..random._reuse import consume
 from . import _members
@@ -52,7 +55,7 @@ def _carry(state: EnsembleState) -> Carry:
     return Carry(state, state.svi.step)
 
 
-@attrs.frozen(getstate_setstate=False)
+@attrs.frozen(repr=False, getstate_setstate=False)
 class Ensemble(Carried, Generic[P]):
     """Fits many members at once, as one stacked state; each is the run of its own key.
 
@@ -120,6 +123,9 @@ class Ensemble(Carried, Generic[P]):
     _loops: Loops = attrs.field(
         init=False, eq=False, repr=False, default=attrs.Factory(_loops_of, takes_self=True)
     )
+
+    def __repr__(self) -> str:
+        return settings_of(self)
 
     def __attrs_post_init__(self) -> None:
         if isinstance(self.svi, SVI) == bool(leaves_of(self.members)):
@@ -312,7 +318,7 @@ class Ensemble(Carried, Generic[P]):
         if isinstance(self.svi, SVI):
             svi = self.svi
         else:
-            svi = self.svi(members)
+            svi = _made(self.svi, members)
             if not isinstance(svi, SVI):
                 raise DeclarationError(
                     f"make_svi returned {describe(svi)} for a member, which cannot be stepped. "
@@ -359,3 +365,18 @@ class Ensemble(Carried, Generic[P]):
     def _cause(self, state: EnsembleState, i: int, call: Arguments) -> str:
         own = call.rebuilt(call.of_member(i))
         return cause(self.svi_of(state, i), self.member(state, i), own)
+
+
+def _made(make_svi: Callable[..., SVI[P]], members: object) -> SVI[P]:
+    """The SVI of a member, from its slice of the settings."""
+    try:
+        return make_svi(members)
+    except (RuntimeError, ValueError) as error:
+        if not is_of_vmap(error):
+            raise
+        raise DeclarationError(
+            f"make_svi asks a member's setting for its value, at {line_of(error)}. It is called "
+            "inside vmap, where a setting stands for those of all members. A learning rate goes "
+            "through purepyro.infer.scale: torchopt.chain(torchopt.adam(1.0), scale(rate)); other "
+            'settings go into fields of Modules. Or write Ensemble(..., map="loop").'
+        ) from error

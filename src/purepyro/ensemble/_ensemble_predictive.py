@@ -11,13 +11,21 @@ from torch import Tensor
 
 from .._compat._pyro import log_prob, scale_and_mask
 from .._core._pickling import Carried
+from .._core._text import settings_of
 from .._core._types import Values
 from .._core._whole_numbers import as_int, as_int_or_none
 from .._errors import MissingNameError, ShapeError, UnknownNameError, describe, near
-from .._run._mapping import How, along_first, check_how, explained, over
+from .._run._explained import explained
+from .._run._mapping import How, along_first, check_how, over
 from .._run._sites import Site
-from ..infer.losses._elbo import check_chunk_size, check_num_particles, feeds_model
-from ..infer.losses._model_and_guide import Both, BufferFlow, Pair
+from ..infer import SVI, SVIState
+from ..infer.losses._elbo import check_chunk_size, check_num_particles
+from ..infer.losses._model_and_guide import (
+    BufferFlow,
+    ModelGuidePair,
+    PairSession,
+    values_for_model,
+)
 from ..random import Key, fold_in, split
 from ..random._reuse import consume, unchecked
 from ._distribution import cdf, class_probabilities, moments
@@ -39,7 +47,7 @@ Member: TypeAlias = tuple[dict[str, Tensor], object, dict[str, Tensor]]
 _WHAT = "EnsemblePredictive"
 
 
-@attrs.frozen(getstate_setstate=False)
+@attrs.frozen(repr=False, getstate_setstate=False)
 class EnsemblePredictive(Carried, Generic[P]):
     r"""The mixture of what the members of an ensemble predict, each counting the same.
 
@@ -100,8 +108,31 @@ class EnsemblePredictive(Carried, Generic[P]):
     pair_of: Callable[[Any], ModelAndGuide] | None = attrs.field(default=None, kw_only=True)
     buffers: Values | None = attrs.field(default=None, kw_only=True)
 
+    def __repr__(self) -> str:
+        return settings_of(self)
+
     def __attrs_post_init__(self) -> None:
         _members_in(self.params)
+
+    @classmethod
+    def of_fit(
+        cls, svi: SVI[P], state: SVIState, *, num_samples: int, site: str | None = None
+    ) -> EnsemblePredictive[P]:
+        """The same of a single fit, an ensemble of one: draws of its guide take the members' place.
+
+        Args:
+            svi: The fit.
+            state: Its state.
+            num_samples: How many draws of the guide to take.
+            site: The site to predict, if the model has several that could be.
+        """
+        params, buffers = (
+            {name: value.unsqueeze(0) for name, value in values.items()}
+            for values in (state.params, state.buffers)
+        )
+        return cls(
+            svi.model, params, guide=svi.guide, num_samples=num_samples, site=site, buffers=buffers
+        )
 
     def predict(self, key: Key, /, *args: P.args, **kwargs: P.kwargs) -> Prediction:
         """The mean of the mixture, and its variance split in epistemic and aleatoric.
@@ -141,6 +172,17 @@ class EnsemblePredictive(Carried, Generic[P]):
         """
         return of_log_densities(self._over_runs(_log_density, key, args, kwargs))
 
+    def member_nll(self, key: Key, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        """``nll()`` of each member alone, of shape ``(members, rows)``: a score to select by.
+
+        Arguments and errors are those of ``nll()``. The four best out of those that are alive:
+        ``ensemble.select(alive, scores.mean(1).argsort()[:4])``, with
+        ``alive = ensemble.select(state, state.alive)``.
+        """
+        densities = self._over_runs(_log_density, key, args, kwargs)
+        by_member = densities.reshape(-1, self.num_samples, *densities.shape[1:])
+        return of_log_densities(by_member.transpose(0, 1))
+
     def cdf(self, key: Key, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         r"""The distribution function of the mixture at observed data: uniform if calibrated.
 
@@ -168,12 +210,10 @@ class EnsemblePredictive(Carried, Generic[P]):
             model, guide = (
                 (self.model, self.guide) if self.pair_of is None else self.pair_of(members)
             )
-            pair = Pair(model, guide, params, args, kwargs)
-            return pair.together(
-                Key(key),
-                lambda both: read(self._site(both, Key(key), guided=guide is not None)),
-                BufferFlow(buffers or None, frozen=True),
-            )
+            pair = ModelGuidePair(model, guide, params, args, kwargs)
+            flow = BufferFlow(buffers or None, frozen=True)
+            with (session := PairSession(pair, Key(key), flow)), session:
+                return read(self._site(session, Key(key), guided=guide is not None))
 
         runs = count * draws
         all_members: Member = (dict(self.params), self.members, dict(self.buffers or {}))
@@ -189,14 +229,13 @@ class EnsemblePredictive(Carried, Generic[P]):
             parts.append(over(one, inputs, len(index), how=self.map, chunk_size=None, what=_WHAT))
         return joined(parts)
 
-    def _site(self, both: Both, key: Key, *, guided: bool) -> Site:
+    def _site(self, session: PairSession, key: Key, *, guided: bool) -> Site:
         """The site to predict, in one run of the guide and the model."""
         values: dict[str, Tensor] = {}
         if guided:
-            drawn = both.run_guide(key).sites
-            values = {name: site.value for name, site in drawn.items() if feeds_model(site)}
+            values = values_for_model(session.run_guide(key).sites)
         # A key of its own: the guide's draws must not come back at sites it has no part in.
-        sites = both.run_model(fold_in(key, 0), values).sites
+        sites = session.run_model(fold_in(key, 0), values).sites
         found = self._chosen(sites, values)
         others = [
             name

@@ -11,7 +11,7 @@ from torch import Tensor
 from .._core._trees import where
 from .._core._types import Params
 from ..infer import SVI, SVIState
-from ..infer.svi._nonfinite import Batch, Taken
+from ..infer.svi._nonfinite import Batch, StepRecord
 from ._stacked import EnsembleState
 
 P = ParamSpec("P")
@@ -45,9 +45,9 @@ def cause(svi: SVI[P], state: SVIState, batch: Batch) -> str:
     """Why the next step of a member is not finite; it is taken once more, by itself."""
     step = lenient(svi).step
     after, loss = step(state, *batch.args, **batch.kwargs)
-    now = Taken(state, batch)
+    now = StepRecord(state, batch)
     if bool(loss.isfinite()):
-        reason = svi._explain(Taken(after, batch), now)
+        reason = svi._explain(StepRecord(after, batch), now)
     else:
         reason = svi._explain(now, None)
     return reason or (

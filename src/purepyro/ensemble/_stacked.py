@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from .._core._text import ends_of, table_of, text_of
+from .._core._trees import leaves_of
 from ..infer import SVIState
+
+_SHOWN = 20
 
 
 class EnsembleState(NamedTuple):
@@ -31,8 +35,12 @@ class EnsembleState(NamedTuple):
     """
 
     svi: SVIState
-    members: object
+    members: Any  # whatever pytree the user gave, to be indexed as such
     quarantined_at: Tensor
+
+    def __repr__(self) -> str:
+        members = f", members={text_of(self.members)}" if leaves_of(self.members) else ""
+        return f"EnsembleState({len(self.quarantined_at)} of {self.svi!r}{members})"
 
     @property
     def alive(self) -> Tensor:
@@ -60,6 +68,16 @@ class EnsembleRunResult(NamedTuple):
 
     state: EnsembleState
     losses: Tensor
+
+    def __repr__(self) -> str:
+        return f"EnsembleRunResult({ends_of(self.losses)} on average, state={self.state!r})"
+
+    def _repr_html_(self) -> str:
+        last = self.losses[-1].tolist() if len(self.losses) else []
+        rows = [[str(member), f"{loss:.4g}"] for member, loss in enumerate(last[:_SHOWN])]
+        rows += [["...", f"{len(last) - _SHOWN:,} more"]] if len(last) > _SHOWN else []
+        caption = f"Ensemble: {ends_of(self.losses)} on average"
+        return table_of(["member", "last loss"], rows, caption)
 
     @property
     def quarantined(self) -> dict[int, int]:

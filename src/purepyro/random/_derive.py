@@ -133,6 +133,15 @@ _NO_INTEGER = (
 )
 
 
+def words_of(key: Key) -> tuple[int, int] | None:
+    """The two words of a single key, if they can be read here and now."""
+    pairs = readable(key)
+    if pairs is None:
+        return None
+    seed, offset = pairs[0].tolist()
+    return seed, offset
+
+
 def fold_in_integer(key: Key, data: int) -> Key:
     """`fold_in` of an integer, without the checks."""
     pairs = readable(key)

@@ -131,21 +131,33 @@ def keyed(key: Key) -> KeyedRandom:
     return KeyedRandom(checked)
 
 
-def draw(key: Key, fn: Callable[[], T]) -> T:
-    """What `fn()` returns when its random calls draw from `key`.
+class DrawingFrom:
+    """A block whose random calls draw from `source`.
 
-    As `keyed` without its overhead: a mode that is on already is pointed at `key` for the time.
+    As `keyed` without its overhead: a mode that is on already is pointed at `source` for the time.
     """
-    mode = INNERMOST.mode
-    if not isinstance(mode, KeyedRandom):
-        with KeyedRandom(key, steady=True):
-            return fn()
-    source, steady = mode.source, mode.steady
-    mode.source, mode.steady = KeySource(key), True
-    try:
-        return fn()
-    finally:
-        mode.source, mode.steady = source, steady
+
+    __slots__ = ("_before", "_mode", "_source")
+
+    def __init__(self, source: KeySource) -> None:
+        self._source = source
+
+    def __enter__(self) -> None:
+        mode = INNERMOST.mode
+        if isinstance(mode, KeyedRandom):
+            self._before: tuple[KeySource, bool] | None = mode.source, mode.steady
+            self._mode = mode
+            mode.source, mode.steady = self._source, True
+        else:
+            self._before = None
+            self._mode = KeyedRandom(self._source.key, steady=True)
+            self._mode.__enter__()
+
+    def __exit__(self, *error: object) -> None:
+        if self._before is None:
+            self._mode.__exit__(*error)
+        else:
+            self._mode.source, self._mode.steady = self._before
 
 
 def current_source() -> KeySource:

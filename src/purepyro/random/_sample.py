@@ -15,7 +15,7 @@ from ._bits._shape import flat
 from ._distributions._composed import of_base
 from ._distributions._entries import COMPOSED, KEYLESS, LEAVES, UNSUPPORTED, Composed, Leaf
 from ._key import Key, check_key
-from ._mode import current_source, draw
+from ._mode import DrawingFrom, current_source
 from ._reuse import consume, unchecked
 from ._source import KeySource
 
@@ -67,15 +67,23 @@ def _consumed(key: Key) -> Key:
 
 def draw_distribution(key: Key, distribution: object, shape: Shape = ()) -> Tensor:
     """`sample` without the checks of the key."""
+    return draw_from(KeySource(key), distribution, shape)
+
+
+def draw_from(source: KeySource, distribution: object, shape: Shape = ()) -> Tensor:
+    """The draw of a distribution by the keys of a source."""
     while _composed_of(_kind(distribution)) is of_base:  # a wrapper: no draw of its own
         distribution = part(distribution, "base_dist")
-    if _kind(distribution) in KEYLESS:
+    kind = _kind(distribution)
+    if kind in KEYLESS:
         return own_draw(distribution, shape, part_of=False)
-    leaf = leaf_of(_kind(distribution))
+    leaf = leaf_of(kind)
     if leaf is not None:
-        return _leaf_draw(leaf, KeySource(key), distribution, shape)
-    with unchecked():
-        return draw(key, lambda: _inside(distribution, shape, part_of=False))
+        return _leaf_draw(leaf, source, distribution, shape)
+    with unchecked(), DrawingFrom(source):
+        if _composed_of(kind) is None:
+            return own_draw(distribution, shape, part_of=False)
+        return _inside(distribution, shape, part_of=False)
 
 
 def _inside(distribution: object, shape: Shape, *, part_of: bool) -> Tensor:

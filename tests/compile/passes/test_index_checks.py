@@ -67,7 +67,9 @@ def test_ways_to_index(way: str) -> None:
         if way != "take_along_dim":  # which torch 2.13 does not check
             with pytest.raises((IndexError, RuntimeError)):
                 fn(torch.tensor(bad))
-        with pytest.raises(OutOfRangeError, match=r"out of range .*`.*test_index_checks.py:\d+: `.*i"):
+        with pytest.raises(
+            OutOfRangeError, match=r"out of range .*`.*test_index_checks.py:\d+: `.*i"
+        ):
             jitted(torch.tensor(bad))
     ends = torch.tensor([-1, 1, 0])
     if way in FROM_END:

@@ -397,7 +397,7 @@ def test_what_cannot_be_traced(
     key: random.Key, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error if it is to be compiled; if it may be, a line of the log, and an eager run."""
-    monkeypatch.setattr("purepyro.infer.svi._svi._WORTHWHILE", 3)
+    monkeypatch.setattr("purepyro.infer.svi._compiled_run._WORTHWHILE", 3)
     svi = SVI(branching, AutoDelta(branching), ADAM, progress_bar=False, compiled=True)
     match = r"test_run_compiled\.py:\d+: `pyro\.sample\(\"y\", dist\.Normal\(loc if loc < 100"
     with pytest.raises(TraceError, match=match):
@@ -425,7 +425,7 @@ def test_what_cannot_be_traced(
 
 @pytest.mark.usefixtures("uncompiled")
 def test_an_error_of_the_model_is_its_own(key: random.Key, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("purepyro.infer.svi._svi._WORTHWHILE", 3)
+    monkeypatch.setattr("purepyro.infer.svi._compiled_run._WORTHWHILE", 3)
     broken = False
 
     def model(y: Tensor) -> None:
@@ -470,7 +470,7 @@ def test_ensembles(settings: dict[str, Any], key: random.Key) -> None:
 def test_an_ensemble_that_cannot_be_traced(
     key: random.Key, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("purepyro.infer.svi._svi._WORTHWHILE", 3)
+    monkeypatch.setattr("purepyro.infer.svi._compiled_run._WORTHWHILE", 3)
     svi = SVI(branching, AutoDelta(branching), ADAM)
     ensemble, keys = of_ensemble(svi, map="loop"), random.split(key, 2)
     assert ensemble.run(keys, 3, Y).losses.shape == (3, 2)

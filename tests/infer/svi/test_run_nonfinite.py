@@ -17,7 +17,7 @@ from torch import Tensor
 from purepyro import random
 from purepyro._errors import DeclarationError, MissingNameError, SupportError
 from purepyro.infer import SVI, AutoNormal, Trace_ELBO
-from purepyro.infer.svi._nonfinite import Batch, Taken, Watch
+from purepyro.infer.svi._nonfinite import Batch, LossMonitor, StepRecord
 
 Y = torch.tensor([1.0, 2.0, 6.0])
 BAD = torch.tensor([1.0, torch.nan, 6.0])
@@ -166,16 +166,19 @@ def test_losses_read_a_few_at_a_time(bad: int, every: int) -> None:
     def step(state: int, value: float) -> tuple[int, Tensor]:
         return state + 1, torch.tensor(value)
 
-    def explain(now: Taken[int], previous: Taken[int] | None) -> str:
+    def explain(now: StepRecord[int], previous: StepRecord[int] | None) -> str:
         explained.append((now.before, previous.before if previous else None, len(now.batch.kwargs)))
         return "explained"
 
     def take_seven() -> None:
-        watch, state, before = Watch(step, explain, every), 0, 0
+        monitor, state, before = LossMonitor(step, explain, every), 0, 0
         for number in range(7):
             before = state
-            state, _ = watch.step(state, Batch((torch.inf if number == bad else 1.0,), {}))
-        watch.look(before)
+            batch = Batch((torch.inf if number == bad else 1.0,), {})
+            monitor.before_step(before, batch)
+            state, loss = step(before, *batch.args)
+            monitor.after_step(before, loss)
+        monitor.read_losses(before)
 
     with pytest.raises(SupportError, match="explained"):
         take_seven()

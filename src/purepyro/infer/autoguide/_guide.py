@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Generic, ParamSpec
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Generic, ParamSpec, Self, overload
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from ..._core._types import Values
 from ..._declare._module import Module
 from ..._declare._reads import BINDING, Binding, join
 from ..._errors import SupportError, describe
-from ..._run._execute import Setting, execute
+from ..._run._execute import RunConfig, execute
 from ...random import Key, key
 from ...random._reuse import consume
 
@@ -23,7 +23,8 @@ class AutoGuide(Module, Generic[P]):
     """The base of all automatic guides: what they can be asked at given parameters.
 
     All methods are pure. ``params`` may be those of model and guide together, such as
-    ``state.params`` of SVI; the arguments are the model's.
+    ``state.params`` of SVI; the arguments are the model's. They can be left out where the model is
+    a Module and all latent sites are fields that it declares.
 
     Source: ``pyro.infer.autoguide.AutoGuide``.
 
@@ -52,7 +53,19 @@ class AutoGuide(Module, Generic[P]):
         """What ``quantiles()`` returns, computed inside a run. For guides to define."""
         raise NotImplementedError
 
-    def median(self, params: Values, /, *args: P.args, **kwargs: P.kwargs) -> dict[str, Tensor]:
+    def without_data(self) -> Self:
+        """This guide, of a model without arguments, if it has none by itself."""
+        return self
+
+    def complete(self, sites: dict[str, Tensor], params: Values) -> dict[str, Tensor]:
+        """``sites`` themselves, if they are all that the parameters were fitted to."""
+        return sites
+
+    @overload
+    def median(self, params: Values, /) -> dict[str, Tensor]: ...
+    @overload
+    def median(self, params: Values, /, *args: P.args, **kwargs: P.kwargs) -> dict[str, Tensor]: ...
+    def median(self, params: Values, /, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """The median of each latent site, by name.
 
         It is taken number by number in unconstrained space; on the line and on intervals, that is
@@ -61,6 +74,11 @@ class AutoGuide(Module, Generic[P]):
         half = self.quantiles(params, [0.5], *args, **kwargs)
         return {name: value.squeeze(0) for name, value in half.items()}
 
+    @overload
+    def quantiles(
+        self, params: Values, quantiles: Sequence[float] | Tensor, /
+    ) -> dict[str, Tensor]: ...
+    @overload
     def quantiles(
         self,
         params: Values,
@@ -68,6 +86,9 @@ class AutoGuide(Module, Generic[P]):
         /,
         *args: P.args,
         **kwargs: P.kwargs,
+    ) -> dict[str, Tensor]: ...
+    def quantiles(
+        self, params: Values, quantiles: Sequence[float] | Tensor, /, *args: Any, **kwargs: Any
     ) -> dict[str, Tensor]:
         """Quantiles of each latent site, by name: of the shape ``(len(quantiles), *site shape)``.
 
@@ -88,11 +109,18 @@ class AutoGuide(Module, Generic[P]):
                 f"The quantiles are {describe(quantiles)}. A quantile's level is a probability, so "
                 "they must be a list of numbers between 0 and 1, for example [0.05, 0.5, 0.95]."
             )
-        setting = Setting(params=params)
-        return execute(self.quantiles_in_run, key(0), (levels, *args), kwargs, setting).result
+        config, guide = RunConfig(params=params), self._for(args, kwargs)
+        result = execute(guide.quantiles_in_run, key(0), (levels, *args), kwargs, config).result
+        return guide.complete(result, params)
 
+    @overload
+    def sample_posterior(self, params: Values, key: Key, /) -> dict[str, Tensor]: ...
+    @overload
     def sample_posterior(
         self, params: Values, key: Key, /, *args: P.args, **kwargs: P.kwargs
+    ) -> dict[str, Tensor]: ...
+    def sample_posterior(
+        self, params: Values, key: Key, /, *args: Any, **kwargs: Any
     ) -> dict[str, Tensor]:
         """One draw of all latent sites, by name; ``torch.vmap`` over keys for more.
 
@@ -103,7 +131,13 @@ class AutoGuide(Module, Generic[P]):
             **kwargs: The same, by name.
         """
         consume(key, "sample_posterior")
-        return execute(self.forward, key, args, kwargs, Setting(params=params)).result
+        guide = self._for(args, kwargs)
+        result = execute(guide.forward, key, args, kwargs, RunConfig(params=params)).result
+        return guide.complete(result, params)
+
+    def _for(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Self:
+        """This guide, or the one without data if there are none."""
+        return self if args or kwargs else self.without_data()
 
     def path_of(self, name: str) -> str:
         """The name that a parameter or an auxiliary site of this guide has in the run."""

@@ -21,9 +21,9 @@ from ..._compat._pyro import (
     stored_params,
 )
 from ..._core._lazy import Lazy
-from ..._declare._reads import RUNNING
 from ..._errors import DtypeError, ShapeError, SupportError, UnknownNameError, describe, near
-from ..._run._execute import Setting, execute
+from ..._networks._run_context import RUN
+from ..._run._execute import RunConfig, execute
 from ..._run._sites import Site
 from ...random import Key, name_key
 from ._initialization import Initializer, InitSite, init_to_feasible, values_given
@@ -72,9 +72,9 @@ class Start:
         with torch.no_grad():
             # Of the sites that a block hides from this guide, those with a value take it too.
             given = values_given(self._init_loc_fn)
-            setting = Setting(params=self._params, values={**given, **self._rows}, collect=True)
+            config = RunConfig(params=self._params, values={**given, **self._rows}, collect=True)
             model = started(self._model)
-            outcome = execute(model, self.key, self._args, self._kwargs, setting)
+            outcome = execute(model, self.key, self._args, self._kwargs, config)
         for name in given:
             if name not in started.values and name not in outcome.values_read:
                 raise UnknownNameError(_no_site(name, outcome.sites))
@@ -83,13 +83,13 @@ class Start:
     @property
     def _params(self) -> Mapping[str, Tensor]:
         """The model's parameters, as the run under way has them or would start them."""
-        running = RUNNING.get()
-        if running is None:
+        run = RUN.get()
+        if run is None:
             return stored_params()
-        if not running.collects:
-            return running.params
-        setting = Setting(params=running.params, values=self._rows, collect=True)
-        return execute(self._model, Key(running.key), self._args, self._kwargs, setting).params
+        if not run.collects:
+            return run.params
+        config = RunConfig(params=run.params, values=self._rows, collect=True)
+        return execute(self._model, run.key, self._args, self._kwargs, config).params
 
 
 class _Started(Messenger):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from functools import partial
-from typing import ParamSpec
+from typing import ClassVar, ParamSpec
 
 import pyro
 import torch
@@ -27,6 +27,8 @@ class JointGuide(ModelGuide[P]):
     The vector is drawn as the auxiliary site ``_auto_latent``; the model's sites are functions of
     it. Its location is the parameters ``locs.<site>``, so a params dict says which sites it is of.
     """
+
+    by_site: ClassVar[bool] = False
 
     def posterior(self, latents: list[Latent], start: Start) -> TorchDistributionMixin:
         """The law of the vector. For guides to define."""

@@ -17,7 +17,8 @@ from ..._core._types import Params, Values
 from ..._declare._fields import static
 from ..._errors import SupportError
 from ..._run._apply import record
-from ..._run._execute import Call, Setting, execute, jointly
+from ..._run._execute import RunConfig, execute
+from ..._run._session import Call, Session
 from ...random import key
 from ._init_locs import Start
 from ._initialization import Initializer, init_to_median
@@ -93,7 +94,7 @@ class AutoLaplaceApproximation(JointGuide[P]):
         Raises:
             SupportError: if the log density is not curved downwards in all directions there.
         """
-        fitted = execute(self._fitted, key(0), args, kwargs, Setting(params=params))
+        fitted = execute(self._fitted, key(0), args, kwargs, RunConfig(params=params))
         latents, plates, point = fitted.result
 
         def potential(flat: Tensor) -> Tensor:
@@ -103,16 +104,10 @@ class AutoLaplaceApproximation(JointGuide[P]):
                 for dims in [latent.unconstrained_event_dim]
             }
             values = {name: law.v for name, law in laws.items()}
-            setting = Setting(params=params, values=values, draws=False)
-            density = jointly(
-                (self.model,),
-                Call(key(0), args, kwargs, params),
-                lambda joint: (
-                    record(
-                        execute(self.model, key(0), args, kwargs, setting, joint).sites
-                    ).log_density
-                ),
-            )
+            config = RunConfig(params=params, values=values, draws=False)
+            with (session := Session(Call(key(0), args, kwargs, params))), session:
+                run = execute(self.model, key(0), args, kwargs, config, session)
+                density = record(run.sites).log_density
             jacobian = sum((law.log_density.sum() for law in laws.values()), torch.zeros(()))
             return jacobian - density
 

@@ -36,13 +36,15 @@ from ..._compat._pyro import (
 from ..._core._trees import leaves_of, signature
 from ..._declare._fields import PyroSample
 from ..._declare._module import Module
-from ..._declare._reads import RUNNING, join
+from ..._declare._reads import join
 from ..._declare._tree import Node, nodes
 from ..._errors import MissingNameError
-from ..._run._execute import Outcome, Setting, execute, root_of
+from ..._networks._run_context import RUN
+from ..._run._execute import RunConfig, RunResult, execute
 from ..._run._handler import is_improper
+from ..._run._session import root_of
 from ..._run._sites import Site, feasible
-from ...random import Key, key
+from ...random import key
 from ._literals import Constants
 
 T = TypeVar("T")
@@ -186,7 +188,7 @@ def _is_constant(leaf: object) -> bool:
 class _Look(NamedTuple):
     """What was seen in one run: the sites, and the rows of all plates."""
 
-    outcome: Outcome[object]
+    outcome: RunResult[object]
     rows: dict[str, Tensor]
 
 
@@ -194,21 +196,21 @@ def _prototype(
     model: Callable[..., object], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Prototype, bool]:
     """What a first look finds, and whether it may be kept for later runs."""
-    running, constants = RUNNING.get(), Constants()
+    running, constants = RUN.get(), Constants()
     params = running.params if running is not None else stored_params()
     rows = _Rows(constants)
     # Two runs, since a support that moves with other draws shows only so; and the second one is
     # given the parameters that the first one starts, of which no tensor is a constant.
     with torch.no_grad():
-        setting = Setting(params=params, collect=True)
-        first = execute(model, key(0), args, kwargs, setting)
+        config = RunConfig(params=params, collect=True)
+        first = execute(model, key(0), args, kwargs, config)
         frames = {frame.name: frame for site in _latent_sites(first) for frame in site.plates}
         frames = {name: frame for name, frame in frames.items() if frame.full_size}
         parts = {n: torch.arange(f.size) for n, f in frames.items() if f.size != f.full_size}
-        setting = attrs.evolve(setting, params=first.params, values=parts)
-        second = execute(rows(model), key(1), args, kwargs, setting)
+        config = attrs.evolve(config, params=first.params, values=parts)
+        second = execute(rows(model), key(1), args, kwargs, config)
         if parts:  # bounds may be by row, so only runs on the same rows compare
-            first = execute(model, key(0), args, kwargs, setting)
+            first = execute(model, key(0), args, kwargs, config)
     sites = _latent_sites(second)
     arranged = {
         name
@@ -253,22 +255,22 @@ def _run(
         rows: The rows of plates.
         lacks: How far from their start to put parameters that the run under way does not have.
     """
-    running, seen = RUNNING.get(), _Rows()
+    running, seen = RUN.get(), _Rows()
     if running is None:  # in plain Pyro
-        setting = Setting(params=stored_params(), values=rows, collect=True)
-        return _Look(execute(seen(model), key(0), args, kwargs, setting), seen.found)
+        config = RunConfig(params=stored_params(), values=rows, collect=True)
+        return _Look(execute(seen(model), key(0), args, kwargs, config), seen.found)
     params, collect = running.params, running.collects or lacks is not None
-    setting = Setting(params=params, values=rows, collect=collect)
-    outcome = execute(seen(model), Key(running.key), args, kwargs, setting)
+    config = RunConfig(params=params, values=rows, collect=collect)
+    outcome = execute(seen(model), running.key, args, kwargs, config)
     if lacks:
         moved = {n: each if n in params else each + lacks for n, each in outcome.params.items()}
-        setting = attrs.evolve(setting, params=moved)
-        outcome = execute(seen(model), Key(running.key), args, kwargs, setting)
+        config = attrs.evolve(config, params=moved)
+        outcome = execute(seen(model), running.key, args, kwargs, config)
     running.params_read.update(outcome.params_read & params.keys())
     return _Look(outcome, seen.found)
 
 
-def _numbers(outcome: Outcome[object]) -> list[Tensor]:
+def _numbers(outcome: RunResult[object]) -> list[Tensor]:
     """The tensors that supports and masks are made of."""
     sites = _latent_sites(outcome)
     return [t for s in sites for t in (*_tensors(s.fn.support), *_tensors(_mask_of(s)))]
@@ -314,7 +316,7 @@ class _Rows(Messenger):
         self.found.update(plate_indices())
 
 
-def _latent_sites(outcome: Outcome[object]) -> list[Site]:
+def _latent_sites(outcome: RunResult[object]) -> list[Site]:
     sites = outcome.sites.values()
     return [site for site in sites if site.kind == "latent" and not site.auxiliary]
 
@@ -341,13 +343,13 @@ def _flat(
     """
     if not masked:
         return frozenset()
-    setting = partial(Setting, params=params, collect=True)
-    drawn = execute(model, key(0), args, kwargs, setting()).sites
+    config = partial(RunConfig, params=params, collect=True)
+    drawn = execute(model, key(0), args, kwargs, config()).sites
     others = {name: site.value for name, site in drawn.items() if site.kind == "subsample"}
     values = {each.name: drawn[each.name].value.detach() for each in masked}
 
     def density(values: dict[str, Tensor]) -> Tensor:
-        outcome = execute(model, key(0), args, kwargs, setting(values={**others, **values}))
+        outcome = execute(model, key(0), args, kwargs, config(values={**others, **values}))
         terms = [s.log_density().sum() for s in outcome.sites.values() if s.kind != "subsample"]
         return sum(terms, torch.zeros(()))
 

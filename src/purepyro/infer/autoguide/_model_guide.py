@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any, NamedTuple, ParamSpec, TypeAlias
+from types import MethodType
+from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeAlias
 
 import attrs
 import pyro
@@ -19,13 +20,15 @@ from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
 from ..._compat._pyro import indices_of
+from ..._core._types import Values
 from ..._declare._fields import static
-from ..._declare._reads import GIVEN
 from ..._errors import DeclarationError
+from ..._networks._run_context import given_params
 from ._guide import AutoGuide
 from ._init_locs import Start
 from ._initialization import Initializer, init_to_feasible
 from ._latents import Latent, Prototypes
+from ._without_data import declared_alone, is_declared_alone, takes
 
 P = ParamSpec("P")
 
@@ -46,6 +49,8 @@ class Look(NamedTuple):
 class ModelGuide(AutoGuide[P]):
     """A guide made from a model; its parameters ``locs.<site>`` say which sites it has."""
 
+    by_site: ClassVar[bool] = True  # whether each site has parameters of its own
+
     model: Callable[P, object] = static()
     init_loc_fn: Initializer = static(default=init_to_feasible)
     _prototypes: Prototypes = attrs.field(
@@ -61,7 +66,7 @@ class ModelGuide(AutoGuide[P]):
         Raises:
             DeclarationError: if one of them cannot be fitted.
         """
-        given, plates = GIVEN.get(), PlatesOfRun()
+        given, plates = given_params(), PlatesOfRun()
         prototype = self._prototypes.of(self.model, args, kwargs)
         latents, rows = prototype.latents, {}
         if not prototype.fixed:
@@ -79,6 +84,40 @@ class ModelGuide(AutoGuide[P]):
                 raise DeclarationError(latent.fault)
         return Look(latents, plates, Start(self.model, self.init_loc_fn, args, kwargs, rows))
 
+    def without_data(self) -> Self:
+        """This guide, of a model without arguments that draws its declared fields.
+
+        Raises:
+            DeclarationError: if the model is none whose sites are known without running it.
+        """
+        if takes(self.model, (), {}):
+            return self
+        alone: Any = declared_alone(self.model)
+        if alone is None or not self.by_site:
+            reason = (
+                "its parameters are of all sites together, in the order in which a run draws them"
+                if alone is not None
+                else "only a Module declares its sites ahead of a run"
+            )
+            raise DeclarationError(
+                f"{type(self).__name__} was asked without the model's arguments, and {reason}. "
+                "Pass them as to the fit: guide.median(params, x)."
+            )
+        return attrs.evolve(self, model=alone)
+
+    def complete(self, sites: dict[str, Tensor], params: Values) -> dict[str, Tensor]:
+        """``sites`` themselves, if they are all that the parameters were fitted to."""
+        prefix = self.path_of("locs.")
+        fitted = [name.removeprefix(prefix) for name in params if name.startswith(prefix)]
+        missing = [name for name in fitted if name not in sites]
+        if missing and isinstance(self.model, MethodType) and is_declared_alone(self.model):
+            raise DeclarationError(
+                f"{type(self).__name__} was asked without the model's arguments, and was fitted to "
+                f"the sites {missing}, which no field declares. Pass the arguments as to the fit: "
+                "guide.median(params, x)."
+            )
+        return sites
+
     def param(
         self,
         name: str,
@@ -89,7 +128,7 @@ class ModelGuide(AutoGuide[P]):
         event_dim: int | None = None,
     ) -> Tensor:
         """The parameter ``name``; ``like`` says of which shape and dtype it must be."""
-        init = start if GIVEN.get() is None else like
+        init = start if given_params() is None else like
         return pyro.param(self.path_of(name), init, constraint=constraint, event_dim=event_dim)
 
 

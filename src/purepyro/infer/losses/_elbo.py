@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial, reduce
+from functools import reduce
 from operator import add
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, final
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, final
 
 import attrs
 import torch
@@ -35,10 +35,17 @@ from ..._errors import (
     describe,
 )
 from ..._networks._state_axis import expand_state, reduce_state
-from ..._run._mapping import How, check_how, explained, over
+from ..._run._explained import explained
+from ..._run._mapping import How, check_how, over
 from ..._run._sites import Site
 from ...random import Key, split
-from ._model_and_guide import Both, BufferFlow, Pair
+from ._model_and_guide import (
+    BufferFlow,
+    ModelGuidePair,
+    PairSession,
+    feeds_model,
+    run_model_and_guide,
+)
 
 T = TypeVar("T")
 
@@ -158,7 +165,8 @@ class LossOfParts(ABC):
             *args: Arguments of both.
             **kwargs: The same, by name.
         """
-        return self.parts(model, guide, params, key, *args, **kwargs).loss
+        pair = ModelGuidePair(model, guide, params, args, kwargs)
+        return self._estimate(pair, key, None)[0].loss
 
     def parts(
         self,
@@ -171,7 +179,7 @@ class LossOfParts(ABC):
         **kwargs: Any,
     ) -> ELBOParts:
         """The loss and what it is made of; arguments as for ``loss()``."""
-        return self._estimate(Pair(model, guide, params, args, kwargs), key, None)[0]
+        return self._estimate(ModelGuidePair(model, guide, params, args, kwargs), key, None)[0]
 
     def loss_with_state(
         self,
@@ -195,16 +203,66 @@ class LossOfParts(ABC):
             *args: Arguments of both.
             **kwargs: The same, by name.
         """
-        parts, after = self._estimate(Pair(model, guide, params, args, kwargs), key, state)
+        parts, after = self._estimate(
+            ModelGuidePair(model, guide, params, args, kwargs), key, state
+        )
         return parts.loss, after
 
     @abstractmethod
-    def _estimate(self, pair: Pair, key: Key, state: Values | None) -> tuple[ELBOParts, State]:
+    def _estimate(
+        self, pair: ModelGuidePair, key: Key, state: Values | None
+    ) -> tuple[ELBOParts, State]:
         """The loss with its parts, and the buffers after it, which start from ``state``."""
 
 
+class ParticleLoss(LossOfParts, Generic[T]):
+    """A loss of independent particles, each with a draw of the guide for itself.
+
+    Its subclasses say what comes of one particle, and what the loss of all of them is. Particles
+    are a ``vmap`` over keys, or a loop; a single one uses the key itself. Each has the networks'
+    buffers for itself; their mean comes out.
+    """
+
+    num_particles: int
+    chunk_size: int | None
+    map: How
+    # Whether all particles take the same rows of subsampled plates.
+    shares_rows: ClassVar[bool] = False
+
+    def _estimate(
+        self, pair: ModelGuidePair, key: Key, state: Values | None
+    ) -> tuple[ELBOParts, State]:
+        own, rows_key = None if state is None else dict(state), key if self.shares_rows else None
+        if self.num_particles == 1:
+            flow = BufferFlow(own)
+            with explained(), (session := PairSession(pair, key, flow, rows_key)), session:
+                particle = self._particle(session, key)
+            return self._of_particles(particle), flow.state or {}
+
+        def one(run: tuple[Tensor, State]) -> tuple[T, State]:
+            key, flow = Key(run[0]), BufferFlow(run[1] or own)
+            with (session := PairSession(pair, key, flow, rows_key)), session:
+                particle = self._particle(session, key)
+            return particle, flow.state or {}
+
+        count, name = self.num_particles, type(self).__name__
+        inputs: tuple[Tensor, State] = (split(key, count), expand_state(own or {}, count))
+        particles, states = over(
+            one, inputs, count, how=self.map, chunk_size=self.chunk_size, what=name
+        )
+        return self._of_particles(particles), reduce_state(states, "mean")
+
+    @abstractmethod
+    def _particle(self, session: PairSession, key: Key, /) -> T:
+        """What comes of one draw of the guide."""
+
+    @abstractmethod
+    def _of_particles(self, particles: T, /) -> ELBOParts:
+        """The loss of all particles, which come along a first dimension, but for a single one."""
+
+
 @attrs.frozen
-class ParticleELBO(LossOfParts):
+class ParticleELBO(ParticleLoss[ELBOParts]):
     """A loss that is the mean of independent particles; its subclasses say what one particle is.
 
     Attributes:
@@ -223,21 +281,10 @@ class ParticleELBO(LossOfParts):
     kl_weight: Tensor | float = attrs.field(default=1.0, validator=_check_kl_weight, kw_only=True)
     map: How = attrs.field(default="vmap", validator=check_how, kw_only=True)
 
-    def _estimate(self, pair: Pair, key: Key, state: Values | None) -> tuple[ELBOParts, State]:
-        def particle(key: Key, state: State | None) -> tuple[ELBOParts, State]:
-            flow = BufferFlow(state)
-            parts = pair.together(key, lambda both: self._particle(both, key), flow)
-            return parts, flow.state or {}
-
-        how = Particles(self.num_particles, self.chunk_size, self.map, type(self).__name__)
-        parts, after = over_particles(particle, key, how, state)
-        if self.num_particles > 1:
-            parts = ELBOParts(*(part.mean(0) for part in parts))
-        return parts, after
-
-    @abstractmethod
-    def _particle(self, both: Both, key: Key, /) -> ELBOParts:
-        """The loss of one draw of the guide."""
+    def _of_particles(self, particles: ELBOParts) -> ELBOParts:
+        if self.num_particles == 1:
+            return particles
+        return ELBOParts(*(part.mean(0) for part in particles))
 
     def _parts(self, log_likelihood: Tensor, kl: Tensor, surrogate: Tensor | None) -> ELBOParts:
         """The parts; with a surrogate (of minus the loss), its gradient in place of their own."""
@@ -249,41 +296,6 @@ class ParticleELBO(LossOfParts):
     def _weighted(self, kl: Tensor) -> Tensor:
         plain = isinstance(self.kl_weight, int | float) and self.kl_weight == 1
         return kl if plain else self.kl_weight * kl
-
-
-class Particles(NamedTuple):
-    """How a loss wants its particles run, and its name."""
-
-    num_particles: int
-    chunk_size: int | None
-    map: How
-    what: str
-
-
-def over_particles(
-    particle: Callable[[Key, State | None], tuple[T, State]],
-    key: Key,
-    loss: Particles,
-    state: Values | None,
-) -> tuple[T, State]:
-    """What comes of every particle, along a first dimension, which a single one does without.
-
-    Each particle has the networks' buffers for itself; their mean comes out.
-    """
-    count, own = loss.num_particles, None if state is None else dict(state)
-    if count == 1:
-        with explained():
-            return particle(key, own)
-
-    def one(run: tuple[Tensor, State]) -> tuple[T, State]:
-        key, state = run
-        return particle(Key(key), state or own)
-
-    inputs: tuple[Tensor, State] = (split(key, count), expand_state(own or {}, count))
-    results, states = over(
-        one, inputs, count, how=loss.map, chunk_size=loss.chunk_size, what=loss.what
-    )
-    return results, reduce_state(states, "mean")
 
 
 @final
@@ -331,8 +343,8 @@ class Trace_ELBO(ParticleELBO):
         tensor(5)
     """
 
-    def _particle(self, both: Both, key: Key) -> ELBOParts:
-        model_sites, guide_sites = run_matched(both, key)
+    def _particle(self, session: PairSession, key: Key) -> ELBOParts:
+        model_sites, guide_sites = run_matched(session, key)
         log_p, log_q = log_densities(model_sites), guide_densities(model_sites, guide_sites)
         log_likelihood, kl = split_parts(model_sites, log_p, log_q)
         scored = scored_sites(guide_sites)
@@ -351,29 +363,37 @@ class Trace_ELBO(ParticleELBO):
         return self._weighted(log_density) if site.kind == "latent" else log_density
 
 
-def run_matched(both: Both, key: Key) -> tuple[dict[str, Site], dict[str, Site]]:
-    """The sites of the model at the guide's values, and of the guide, which fits the model."""
-    model_sites, guide_sites = _run(both, key)
-    guide_sites = own_sites(both.guide, guide_sites)
+def run_matched(
+    session: PairSession, key: Key, guide: Callable[..., object] | None = None
+) -> tuple[dict[str, Site], dict[str, Site]]:
+    """The sites of the model at the guide's values, and of the guide, which fits the model.
+
+    Args:
+        session: The model and its guide.
+        key: The key of both runs.
+        guide: The session's guide as it is to be run, if that is wrapped.
+    """
+    model_sites, guide_sites = run_model_and_guide(session, key, guide)
+    guide_sites = own_sites(session.guide, guide_sites)
     _check_match(model_sites, guide_sites, set())
     _warn_of_marks(model_sites, guide_sites)
     return model_sites, guide_sites
 
 
-def run_both(
-    model: Callable[..., object],
-    guide: Callable[..., object],
-    params: Values,
-    key: Key,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    *,
-    sums_out: bool,
+def run_scored(
+    pair: ModelGuidePair, key: Key, *, sums_out: bool
 ) -> tuple[dict[str, Site], dict[str, Site]]:
-    """The same; where a loss ``sums_out`` discrete sites, the guide may do without them."""
-    pair, flow = Pair(model, guide, params, args, kwargs), BufferFlow(strict=False)
-    model_sites, guide_sites = pair.together(key, partial(_run_and_score, key=key), flow)
-    guide_sites = own_sites(guide, guide_sites)
+    """The same for a first look, with all sites scored while their transforms remember them.
+
+    Where a loss ``sums_out`` discrete sites, the guide may do without them.
+    """
+    with (session := PairSession(pair, key, BufferFlow(strict=False))), session:
+        model_sites, guide_sites = run_model_and_guide(session, key)
+        for site in (*guide_sites.values(), *model_sites.values()):
+            if site.kind != "subsample":
+                site.log_density()
+    _refuse_swapped(model_sites, guide_sites)
+    guide_sites = own_sites(session.guide, guide_sites)
     discrete = {
         name
         for name, site in model_sites.items()
@@ -381,26 +401,6 @@ def run_both(
     }
     _check_match(model_sites, guide_sites, discrete if sums_out else set())
     return model_sites, guide_sites
-
-
-def _run(both: Both, key: Key) -> tuple[dict[str, Site], dict[str, Site]]:
-    guided = both.run_guide(key).sites
-    values = {name: site.value for name, site in guided.items() if feeds_model(site)}
-    return both.run_model(key, values).sites, guided
-
-
-def _run_and_score(both: Both, key: Key) -> tuple[dict[str, Site], dict[str, Site]]:
-    """The same, for sites to be looked at later: scored while their transforms remember them."""
-    model_sites, guide_sites = _run(both, key)
-    for site in (*guide_sites.values(), *model_sites.values()):
-        if site.kind != "subsample":
-            site.log_density()
-    return model_sites, guide_sites
-
-
-def feeds_model(site: Site) -> bool:
-    """Whether a guide's site carries a value for the model's site of the same name."""
-    return site.kind in ("latent", "subsample") and not site.auxiliary
 
 
 def own_sites(guide: Callable[..., object], sites: Mapping[str, Site]) -> dict[str, Site]:
@@ -520,6 +520,18 @@ def score_term(site: Site, rewards: Iterable[tuple[Plates, Tensor]]) -> Tensor:
     """
     score = log_prob(site.fn, site.value)
     return (summed_to(site.plates, rewards) * score).sum()
+
+
+def _refuse_swapped(model_sites: Mapping[str, Site], guide_sites: Mapping[str, Site]) -> None:
+    by_model, by_guide = (
+        {site.name for site in sites.values() if site.kind == "observed"}
+        for sites in (model_sites, guide_sites)
+    )
+    if by_guide and not by_model:
+        raise DeclarationError(
+            f"The guide observes data, {sorted(by_guide)}, and the model none, so they seem to be "
+            "in each other's place. The order is SVI(model, guide, optim, loss)."
+        )
 
 
 def guide_densities(

@@ -23,7 +23,6 @@ from ..._errors import (
     UnknownNameError,
     describe,
 )
-from ..._run._execute import Outcome, Setting
 from ..._run._sites import Site
 from ...random import Key, name_key
 from ._contraction import Enumerated, Marginal, draws, expectations, marginals, packed_up
@@ -32,11 +31,16 @@ from ._elbo import (
     ParticleELBO,
     check_rows,
     counted,
-    feeds_model,
     own_sites,
     why_not_drawn,
 )
-from ._model_and_guide import Both, BufferFlow, Pair
+from ._model_and_guide import (
+    BufferFlow,
+    ModelGuidePair,
+    PairSession,
+    feeds_model,
+    run_model_and_guide,
+)
 
 T = TypeVar("T")
 
@@ -143,7 +147,7 @@ class TraceEnum_ELBO(ParticleELBO):
             >>> TraceEnum_ELBO().sample_posterior(model, lambda x: None, {}, random.key(0), x)
             {'k': tensor([0, 1, 1])}
         """
-        pair = Pair(model, guide, params, args, kwargs)
+        pair = ModelGuidePair(model, guide, params, args, kwargs)
         return self._of_summed_out(pair, key, partial(draws, key_of=partial(name_key, key)))
 
     def compute_marginals(
@@ -179,24 +183,26 @@ class TraceEnum_ELBO(ParticleELBO):
             >>> TraceEnum_ELBO().compute_marginals(model, nothing, {}, random.key(0), x)["k"].probs
             tensor([0.5000, 0.5000])
         """
-        return self._of_summed_out(Pair(model, guide, params, args, kwargs), key, marginals)
+        return self._of_summed_out(
+            ModelGuidePair(model, guide, params, args, kwargs), key, marginals
+        )
 
-    def _of_summed_out(self, pair: Pair, key: Key, infer: Callable[[Trace, Trace], T]) -> T:
+    def _of_summed_out(
+        self, pair: ModelGuidePair, key: Key, infer: Callable[[Trace, Trace], T]
+    ) -> T:
         if self.num_particles != 1:
             raise DeclarationError(
                 f"TraceEnum_ELBO has num_particles={self.num_particles}, but a posterior is at one "
                 "draw of the guide. Use TraceEnum_ELBO(), and torch.vmap over keys for more draws."
             )
 
-        def inferred(both: Both) -> T:
-            traces = self._summed_out(both, key)
+        with (session := PairSession(pair, key)), session:
+            traces = self._summed_out(session, key)
             with _worded():
                 return infer(*traces)
 
-        return pair.together(key, inferred)
-
-    def _summed_out(self, both: Both, key: Key) -> tuple[Trace, Trace]:
-        runs = self._runs(both, key)
+    def _summed_out(self, session: PairSession, key: Key) -> tuple[Trace, Trace]:
+        runs = self._runs(session, key)
         if runs.guide.enumerated:
             raise DeclarationError(
                 f"The guide enumerates {sorted(runs.guide.enumerated)}, of which it has the "
@@ -211,8 +217,8 @@ class TraceEnum_ELBO(ParticleELBO):
         with _worded():
             return packed_up(runs.model.trace, runs.guide.trace, runs.plates, runs.guide_sites)
 
-    def _particle(self, both: Both, key: Key) -> ELBOParts:
-        runs = self._runs(both, key)
+    def _particle(self, session: PairSession, key: Key) -> ELBOParts:
+        runs = self._runs(session, key)
         if not runs.model.enumerated and not runs.guide.enumerated:
             warnings.warn(
                 "TraceEnum_ELBO found no site to enumerate, so it does what Trace_ELBO does at "
@@ -226,17 +232,17 @@ class TraceEnum_ELBO(ParticleELBO):
             log_likelihood, kl = expectations(*traces, counted(runs.guide_sites))
         return self._parts(log_likelihood, kl, None)
 
-    def _runs(self, both: Both, key: Key) -> _Runs:
+    def _runs(self, session: PairSession, key: Key) -> _Runs:
         plates = self.max_plate_nesting
         if plates is None:
-            plates = _plate_nesting(both, key)
+            plates = _run_for_plate_nesting(session, key)
         refuse = partial(_refuse, plates)
         guide_dims = Enumeration(plates, None, refuse)
-        guide = Enumerated(both.guide, guide_dims)
-        guided = _run(guide, both, key)
-        model = Enumerated(both.model, Enumeration(plates, guide_dims, refuse), guide.trace)
-        modelled = _run(model, both, key)
-        guide_sites = own_sites(both.guide, guided.sites)
+        guide = Enumerated(session.guide, guide_dims)
+        guided = session.run(guide.fn, key)
+        model = Enumerated(session.model, Enumeration(plates, guide_dims, refuse), guide.trace)
+        modelled = session.run(model.fn, key)
+        guide_sites = own_sites(session.guide, guided.sites)
         _check_match(modelled.sites, guide_sites, model.enumerated)
         return _Runs(model, guide, guide_sites, plates)
 
@@ -265,20 +271,16 @@ def _worded() -> Iterator[None]:
         ) from error
 
 
-def _run(run: Enumerated, both: Both, key: Key) -> Outcome[object]:
-    return both.run(run.fn, key, Setting(params=both.params))
-
-
-def _plate_nesting(both: Both, key: Key) -> int:
+def _run_for_plate_nesting(session: PairSession, key: Key) -> int:
     """How many dimensions the plates take, by a run without enumeration."""
-    aside = both._replace(flow=BufferFlow(both.flow.state, strict=False))
+    flow = session.flow
+    session.flow = BufferFlow(flow.state, strict=False)
     # With gradients, since a guide may itself take some.
-    guided = aside.run_guide(key)
-    values = {name: site.value for name, site in guided.sites.items() if feeds_model(site)}
-    modelled = aside.run_model(key, values)
+    model_sites, guide_sites = run_model_and_guide(session, key)
+    session.flow = flow
     dims = [
         -frame.dim
-        for site in (*guided.sites.values(), *modelled.sites.values())
+        for site in (*guide_sites.values(), *model_sites.values())
         for frame in site.plates
         if frame.dim is not None
     ]

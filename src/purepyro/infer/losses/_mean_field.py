@@ -15,7 +15,7 @@ from ..._errors import DeclarationError
 from ..._run._sites import Site
 from ...random import Key
 from ._elbo import ELBOParts, ParticleELBO, guide_densities, run_matched
-from ._model_and_guide import Both
+from ._model_and_guide import PairSession
 
 
 @final
@@ -54,8 +54,8 @@ class TraceMeanField_ELBO(ParticleELBO):
         tensor(2.)
     """
 
-    def _particle(self, both: Both, key: Key) -> ELBOParts:
-        model_sites, guide_sites = run_matched(both, key)
+    def _particle(self, session: PairSession, key: Key) -> ELBOParts:
+        model_sites, guide_sites = run_matched(session, key)
         guided = {name: site for name, site in guide_sites.items() if site.kind == "latent"}
         _check_reparameterised(guided)
         _check_order(model_sites, guided)

@@ -1,18 +1,21 @@
-"""The runs of a guide and its model, as one."""
+"""The runs of a guide and its model, as one: the guide's draws are the model's values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import attrs
+from torch import Tensor
 
 from ..._core._types import State, Values
 from ..._networks._buffers import Buffers
-from ..._run._execute import Call, Joint, Outcome, Setting, execute, jointly
+from ..._run._execute import RunConfig, RunResult, execute
+from ..._run._pairs import lookups
+from ..._run._session import Call, Session
+from ..._run._sites import Site
 from ...random import Key
-
-T = TypeVar("T")
 
 
 @attrs.define
@@ -40,34 +43,7 @@ class BufferFlow:
             buffers.require_unchanged()
 
 
-class Both(NamedTuple):
-    """A model and a guide with what both are given, for runs that belong together."""
-
-    model: Callable[..., object]
-    guide: Callable[..., object]
-    params: Values
-    args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    joint: Joint
-    flow: BufferFlow
-
-    def run_guide(self, key: Key) -> Outcome[object]:
-        """A run of the guide."""
-        return self.run(self.guide, key, Setting(params=self.params))
-
-    def run_model(self, key: Key, values: Values) -> Outcome[object]:
-        """A run of the model at the guide's values."""
-        return self.run(self.model, key, Setting(params=self.params, values=values))
-
-    def run(self, fn: Callable[..., object], key: Key, setting: Setting) -> Outcome[object]:
-        """A run of one of the two, or of one of them wrapped."""
-        setting = attrs.evolve(setting, state=self.flow.state)
-        outcome = execute(fn, key, self.args, self.kwargs, setting, self.joint)
-        self.flow.take(outcome.buffers)
-        return outcome
-
-
-class Pair(NamedTuple):
+class ModelGuidePair(NamedTuple):
     """A model and a guide with what both are given."""
 
     model: Callable[..., object]
@@ -76,17 +52,80 @@ class Pair(NamedTuple):
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
 
-    def together(self, key: Key, body: Callable[[Both], T], flow: BufferFlow | None = None) -> T:
-        """What ``body`` returns, which runs the two and scores their sites."""
-        flow = flow or BufferFlow()
+
+class PairSession(Session):
+    """The session of a model and its guide; see ``Session`` for how it is entered.
+
+    Args:
+        pair: The two, with what they are given.
+        key: The key of both, unless a run is given another.
+        flow: The buffers before the first run, and where they go.
+        rows_key: What draws the rows of subsampled plates; by default the key of each run.
+    """
+
+    __slots__ = ("args", "flow", "guide", "kwargs", "model", "params")
+
+    def __init__(
+        self,
+        pair: ModelGuidePair,
+        key: Key,
+        flow: BufferFlow | None = None,
+        rows_key: Key | None = None,
+    ) -> None:
+        self.model, guide, self.params, self.args, self.kwargs = pair
+        self.guide = guide or _no_sites
+        self.flow = flow or BufferFlow()
         call = Call(key, self.args, self.kwargs, self.params)
-        guide = self.guide or _no_sites
-        models = (self.model,) if self.guide is None else (self.guide, self.model)
+        models = (self.model,) if guide is None else (guide, self.model)
+        super().__init__(call, *lookups(models, call), rows_key)
 
-        def opened(joint: Joint) -> T:
-            return body(Both(self.model, guide, *self[2:], joint, flow))
+    def run_guide(self, key: Key, *, alone: bool = False) -> RunResult[object]:
+        """A run of the guide; ``alone``, without the arguments, which are the model's only."""
+        return self.run(self.guide, key, alone=alone)
 
-        return jointly(models, call, opened)
+    def run_model(self, key: Key, values: Values) -> RunResult[object]:
+        """A run of the model at the guide's values."""
+        return self.run(self.model, key, values)
+
+    def run(
+        self,
+        fn: Callable[..., object],
+        key: Key,
+        values: Values = MappingProxyType({}),
+        *,
+        alone: bool = False,
+    ) -> RunResult[object]:
+        """A run of one of the two, or of one of them wrapped."""
+        config = RunConfig(params=self.params, values=values, state=self.flow.state)
+        args, kwargs = ((), {}) if alone else (self.args, self.kwargs)
+        result = execute(fn, key, args, kwargs, config, self)
+        self.flow.take(result.buffers)
+        return result
+
+
+def run_model_and_guide(
+    session: PairSession, key: Key, guide: Callable[..., object] | None = None
+) -> tuple[dict[str, Site], dict[str, Site]]:
+    """The sites of the model at the guide's values, and those of the guide.
+
+    Args:
+        session: The model and its guide.
+        key: The key of both runs, so that they draw the same subsample of a plate.
+        guide: The guide to run, if it is another than the session's, such as that one wrapped.
+    """
+    guided = session.run_guide(key) if guide is None else session.run(guide, key)
+    modelled = session.run_model(key, values_for_model(guided.sites))
+    return modelled.sites, guided.sites
+
+
+def values_for_model(guide_sites: Mapping[str, Site]) -> dict[str, Tensor]:
+    """The values that a guide's run has for the model's sites."""
+    return {name: site.value for name, site in guide_sites.items() if feeds_model(site)}
+
+
+def feeds_model(site: Site) -> bool:
+    """Whether a guide's site carries a value for the model's site of the same name."""
+    return site.kind in ("latent", "subsample") and not site.auxiliary
 
 
 def _no_sites(*_: object, **__: object) -> None:

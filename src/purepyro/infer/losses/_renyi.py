@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple, final
+from typing import ClassVar, NamedTuple, final
 
 import attrs
 import torch
 from torch import Tensor
 
 from ..._compat._pyro import log_prob
-from ..._core._types import State, Values
 from ..._core._whole_numbers import as_int, as_int_or_none
 from ..._errors import DeclarationError, DtypeError, describe
-from ..._run._handler import rows_drawn_by
 from ..._run._mapping import How, check_how
 from ..._run._sites import Site
 from ...random import Key
 from ._elbo import (
     ELBOParts,
-    LossOfParts,
-    Particles,
+    ParticleLoss,
     check_chunk_size,
     check_num_particles,
     counted,
     guide_densities,
     log_densities,
-    over_particles,
     run_matched,
     scored_sites,
     split_parts,
 )
-from ._model_and_guide import Both, BufferFlow, Pair
+from ._model_and_guide import PairSession
 
 
 def _check_alpha(_: object, __: attrs.Attribute[float], alpha: float) -> None:
@@ -48,9 +44,19 @@ def _check_alpha(_: object, __: attrs.Attribute[float], alpha: float) -> None:
         )
 
 
+class _Particle(NamedTuple):
+    """One draw of the guide: by row its log weight and score, and the parts of all rows."""
+
+    bound: Tensor
+    score: Tensor
+    scale: Tensor
+    log_likelihood: Tensor
+    kl: Tensor
+
+
 @final
 @attrs.frozen
-class RenyiELBO(LossOfParts):
+class RenyiELBO(ParticleLoss[_Particle]):
     r"""Minus Renyi's variational bound of order alpha, from samples of the guide.
 
     $$-\frac{1}{1 - \alpha} \log \frac{1}{K} \sum_{k=1}^K
@@ -92,6 +98,9 @@ class RenyiELBO(LossOfParts):
         True
     """
 
+    # A row of one particle must be the same row of data in all of them.
+    shares_rows: ClassVar[bool] = True
+
     alpha: float = attrs.field(default=0.0, validator=_check_alpha)
     num_particles: int = attrs.field(default=2, converter=as_int, validator=check_num_particles)
     chunk_size: int | None = attrs.field(
@@ -99,16 +108,7 @@ class RenyiELBO(LossOfParts):
     )
     map: How = attrs.field(default="vmap", validator=check_how, kw_only=True)
 
-    def _estimate(self, pair: Pair, key: Key, state: Values | None) -> tuple[ELBOParts, State]:
-        def particle(key: Key, state: State | None) -> tuple[_Particle, State]:
-            flow = BufferFlow(state)
-            one = pair.together(key, lambda both: self._particle(both, key), flow)
-            return one, flow.state or {}
-
-        how = Particles(self.num_particles, self.chunk_size, self.map, type(self).__name__)
-        # A row of one particle must be the same row of data in all of them.
-        with rows_drawn_by(key):
-            each, after = over_particles(particle, key, how, state)
+    def _of_particles(self, each: _Particle) -> ELBOParts:
         if self.num_particles == 1:
             each = _Particle(*(part[None] for part in each))
         scale = each.scale.detach()[0]
@@ -121,7 +121,7 @@ class RenyiELBO(LossOfParts):
         surrogate = (scale * surrogate).sum()
         loss = ((scale * losses).sum() + surrogate).detach() - surrogate
         means = each.log_likelihood.mean().detach(), each.kl.mean().detach()
-        return ELBOParts(loss, *means), after
+        return ELBOParts(loss, *means)
 
     def _of_the_others(self, log_weights: Tensor) -> Tensor:
         """The loss without each particle in turn: what it is compared with, for less noise."""
@@ -133,8 +133,8 @@ class RenyiELBO(LossOfParts):
         losses = (others - math.log(self.num_particles - 1)) / (self.alpha - 1.0)
         return torch.where(losses.isfinite(), losses, 0.0)
 
-    def _particle(self, both: Both, key: Key) -> _Particle:
-        model_sites, guide_sites = run_matched(both, key)
+    def _particle(self, session: PairSession, key: Key) -> _Particle:
+        model_sites, guide_sites = run_matched(session, key)
         rows = _rows(model_sites, guide_sites)
         if self.num_particles > 1:
             _check_subsamples(model_sites, rows)
@@ -151,16 +151,6 @@ class RenyiELBO(LossOfParts):
         bound = _by_row(log_p, rows) - _by_row(log_q, rows)
         score = _by_row(scores, rows) + torch.zeros_like(bound)
         return _Particle(bound + torch.zeros_like(score), score, torch.as_tensor(scale), *parts)
-
-
-class _Particle(NamedTuple):
-    """One draw of the guide: by row its log weight and score, and the parts of all rows."""
-
-    bound: Tensor
-    score: Tensor
-    scale: Tensor
-    log_likelihood: Tensor
-    kl: Tensor
 
 
 def _log_mean(log_weights: Tensor) -> Tensor:

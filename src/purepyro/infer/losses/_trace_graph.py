@@ -23,7 +23,7 @@ from ._elbo import (
     scored_sites,
     split_parts,
 )
-from ._model_and_guide import Both
+from ._model_and_guide import PairSession
 from ._provenance import Marking, Provenance
 
 
@@ -75,10 +75,10 @@ class TraceGraph_ELBO(ParticleELBO):
         tensor([True, True])
     """
 
-    def _particle(self, both: Both, key: Key) -> ELBOParts:
+    def _particle(self, session: PairSession, key: Key) -> ELBOParts:
         with Provenance() as provenance:
-            marked = both._replace(guide=Marking(provenance, _refuse_baseline)(both.guide))
-            model_sites, guide_sites = run_matched(marked, key)
+            marked = Marking(provenance, _refuse_baseline)(session.guide)
+            model_sites, guide_sites = run_matched(session, key, marked)
             log_p, log_q = log_densities(model_sites), guide_densities(model_sites, guide_sites)
             sources = {id(d): provenance.of(d) for d in (*log_p.values(), *log_q.values())}
         log_likelihood, kl = split_parts(model_sites, log_p, log_q)

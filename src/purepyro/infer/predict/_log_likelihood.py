@@ -10,10 +10,12 @@ from torch import Tensor
 
 from ..._compat._pyro import log_prob, scale_and_mask
 from ..._core._pickling import Carried
+from ..._core._text import settings_of
 from ..._core._types import Values
 from ..._errors import MissingNameError, ShapeError, describe
-from ..._run._execute import Call, Joint, Setting, execute, jointly
+from ..._run._execute import RunConfig, execute
 from ..._run._mapping import How, check_how, over
+from ..._run._session import Call, Session
 from ..._run._sites import Site
 from ...random import key
 from ..losses._elbo import check_chunk_size
@@ -22,7 +24,7 @@ from ._predictive import draws_of, require_sites
 P = ParamSpec("P")
 
 
-@attrs.frozen(getstate_setstate=False)
+@attrs.frozen(repr=False, getstate_setstate=False)
 class LogLikelihood(Carried, Generic[P]):
     r"""Scores the observed sites of a model, datum by datum, at draws of its latent sites.
 
@@ -64,6 +66,9 @@ class LogLikelihood(Carried, Generic[P]):
     chunk_size: int | None = attrs.field(default=None, kw_only=True, validator=check_chunk_size)
     map: How = attrs.field(default="vmap", kw_only=True, validator=check_how)
 
+    def __repr__(self) -> str:
+        return settings_of(self)
+
     def __attrs_post_init__(self) -> None:
         if not draws_of(self.posterior_samples):
             shapes = {name: describe(value) for name, value in self.posterior_samples.items()}
@@ -85,15 +90,13 @@ class LogLikelihood(Carried, Generic[P]):
         """
 
         def one(values: dict[str, Tensor]) -> dict[str, Tensor]:
-            setting = Setting(params=self.params, values=values, draws=False)
-
-            def scored(joint: Joint) -> dict[str, Tensor]:
-                outcome = execute(self.model, key(0), args, kwargs, setting, joint)
+            config = RunConfig(params=self.params, values=values, draws=False)
+            call = Call(key(0), args, kwargs, self.params)
+            with (session := Session(call)), session:
+                outcome = execute(self.model, key(0), args, kwargs, config, session)
                 outcome.buffers.require_unchanged()
                 require_sites(values, outcome.sites)
                 return _densities(outcome.sites.values())
-
-            return jointly((self.model,), Call(key(0), args, kwargs, self.params), scored)
 
         samples = dict(self.posterior_samples)
         count = draws_of(samples) or 0

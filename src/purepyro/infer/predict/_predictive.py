@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..._core._dense import require_real
 from ..._core._pickling import Carried
+from ..._core._text import settings_of
 from ..._core._types import Values
 from ..._core._whole_numbers import as_int_or_none, whole
 from ..._errors import (
@@ -25,25 +26,37 @@ from ..._run._mapping import How, check_how, over
 from ..._run._sites import Site
 from ...random import Key, fold_in, split
 from ...random._reuse import consume, unchecked
-from ..losses._elbo import check_chunk_size, feeds_model
-from ..losses._model_and_guide import Both, BufferFlow, Pair
+from ..autoguide._model_guide import ModelGuide
+from ..autoguide._without_data import takes
+from ..losses._elbo import check_chunk_size
+from ..losses._model_and_guide import (
+    BufferFlow,
+    ModelGuidePair,
+    PairSession,
+    values_for_model,
+)
 
 P = ParamSpec("P")
 
+_RESULT = "_RETURN"  # as Pyro's Predictive names it
 
-@attrs.frozen(getstate_setstate=False)
+
+@attrs.frozen(repr=False, getstate_setstate=False)
 class Predictive(Carried, Generic[P]):
     """Runs a model many times, at draws of its latent sites.
 
     Attributes:
         model: Any model that ``apply`` takes.
         posterior_samples: Draws of latent sites by name, each of shape ``(num_samples, ...)``.
-        guide: A guide to draw the latent sites from instead.
+        guide: A guide to draw the latent sites from instead. If ``model`` is another method of the
+            Module that an automatic guide is of, and the guide's model does not take the arguments
+            of the call, the guide does without them (see ``AutoGuide.median()``).
         params: Unconstrained parameters of model and guide, such as ``state.params`` of SVI.
         num_samples: How many runs; known from ``posterior_samples`` if these are given. With
             neither these nor a guide, latent sites are drawn from the prior.
         return_sites: The names of the sites to return; by default all that were not given: new
             random sites and deterministic ones. A plate that is subsampled has its indices.
+            ``"_RETURN"`` is the tensor that the model returns.
         chunk_size: How many runs to hold in memory at once; ``None``: all.
         buffers: The buffers of networks (the statistics of BatchNorm), such as ``state.buffers`` of
             SVI; by default those that the networks hold. Runs may not change them: put the
@@ -78,6 +91,9 @@ class Predictive(Carried, Generic[P]):
     map: How = attrs.field(default="vmap", kw_only=True, validator=check_how)
     buffers: Values | None = attrs.field(default=None, kw_only=True)
 
+    def __repr__(self) -> str:
+        return settings_of(self)
+
     def __attrs_post_init__(self) -> None:
         if self.posterior_samples is not None and self.guide is not None:
             raise DeclarationError(
@@ -107,30 +123,37 @@ class Predictive(Carried, Generic[P]):
         given = dict(self.posterior_samples or {})
         count = _count(given, self.num_samples)
 
-        pair = Pair(self.model, self.guide, self.params, args, kwargs)
+        guide, alone = self.guide, False
+        if isinstance(guide, ModelGuide) and not takes(guide.model, args, kwargs):
+            guide, alone = guide.without_data(), True
+        pair = ModelGuidePair(self.model, guide, self.params, args, kwargs)
         buffers = None if self.buffers is None else dict(self.buffers)
 
         def one(run: tuple[Tensor, dict[str, Tensor]]) -> dict[str, Tensor]:
-            key, given = run
-            flow = BufferFlow(buffers, frozen=True)
-            return pair.together(Key(key), lambda both: self._draw(both, Key(key), given), flow)
+            key, given = Key(run[0]), run[1]
+            with (session := PairSession(pair, key, BufferFlow(buffers, frozen=True))), session:
+                return self._draw(session, key, given, alone=alone)
 
         with unchecked():
             keys: Tensor = split(key, count)
         inputs = (keys, given)
         return over(one, inputs, count, how=self.map, chunk_size=self.chunk_size, what="Predictive")
 
-    def _draw(self, both: Both, key: Key, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _draw(
+        self, session: PairSession, key: Key, given: dict[str, Tensor], *, alone: bool
+    ) -> dict[str, Tensor]:
         values: Values = given
         if self.guide is not None:
-            guided = both.run_guide(key).sites
-            values = {name: site.value for name, site in guided.items() if feeds_model(site)}
+            guided = session.run_guide(key, alone=alone)
+            values = values_for_model(guided.sites)
         # A key of its own: the guide's draws must not come back at sites it has no part in.
-        sites = both.run_model(fold_in(key, 0), values).sites
-        require_sites(given, sites)
-        return self._selected(sites, values)
+        result = session.run_model(fold_in(key, 0), values)
+        require_sites(given, result.sites)
+        return self._selected(result.sites, values, result.result)
 
-    def _selected(self, sites: Mapping[str, Site], values: Values) -> dict[str, Tensor]:
+    def _selected(
+        self, sites: Mapping[str, Site], values: Values, result: object
+    ) -> dict[str, Tensor]:
         shown = {n: s.value for n, s in sites.items() if s.kind != "factor"}
         if self.return_sites is None:
             new = {
@@ -141,6 +164,13 @@ class Predictive(Carried, Generic[P]):
             if not new:
                 raise MissingNameError(_nothing_new(sites, values))
             return new
+        if _RESULT in self.return_sites:
+            if not isinstance(result, Tensor):
+                raise DeclarationError(
+                    f"return_sites has {_RESULT!r}, and the model returned {describe(result)}, "
+                    "which is no tensor. Return one, or name the values by pyro.deterministic."
+                )
+            shown[_RESULT] = result
         for name in self.return_sites:
             if name not in shown:
                 raise UnknownNameError(

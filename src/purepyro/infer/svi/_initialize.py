@@ -16,12 +16,15 @@ from ..._core._types import Params, State
 from ..._declare._parameter_fields import one_parameter
 from ..._errors import MissingNameError, PurepyroError, ShapeError, SupportError, describe
 from ..._networks._buffers import Buffers
-from ..._run._execute import Outcome, root_of
+from ..._run._execute import RunResult
 from ..._run._init import initial
+from ..._run._session import root_of
 from ..._run._sites import Site
 from ...random import Key, name_key
-from ..losses._elbo import log_densities, run_both, total
-from ._nonfinite import Batch, OnNonfinite, Suspects, at_init, has_nan
+from ..losses._elbo import log_densities, run_scored, total
+from ..losses._model_and_guide import ModelGuidePair
+from ._diagnosis import at_init, has_nan, nonfinite_site
+from ._nonfinite import Batch, OnNonfinite
 from ._saddle import is_point, stuck_at
 
 
@@ -45,7 +48,8 @@ class Start:
         self, params: Params, key: Key, batch: Batch
     ) -> tuple[Mapping[str, Site], Mapping[str, Site]]:
         """The sites of model and guide, which must match as far as the loss needs them to."""
-        return run_both(self.model, self.guide, params, key, *batch, sums_out=self.sums_out)
+        pair = ModelGuidePair(self.model, self.guide, params, *batch)
+        return run_scored(pair, key, sums_out=self.sums_out)
 
     def values(self, key: Key, batch: Batch) -> tuple[Params, State]:
         """Starting values of both: parameters, and buffers of networks."""
@@ -65,7 +69,7 @@ class Start:
         buffers = {name: buffer.detach().clone() for name, buffer in start.items()}
         return {**of_guide, **of_model}, buffers
 
-    def _both(self, key: Key, batch: Batch) -> tuple[Outcome[object], Outcome[object]]:
+    def _both(self, key: Key, batch: Batch) -> tuple[RunResult[object], RunResult[object]]:
         """Either may read what only the other one starts."""
         try:
             guide = initial(self.guide, key, *batch, beside=self.model)
@@ -86,7 +90,7 @@ class Start:
             batch: The arguments.
             check: Refuses parameters for other reasons.
         """
-        seen, fault, point = name_key(key, "check"), None, False
+        seen, cause, point = name_key(key, "check"), None, False
         try:
             with unvalidated() if self.on_nonfinite == "ignore" else nullcontext(), torch.no_grad():
                 params, buffers = self.values(name_key(key, "init"), batch)
@@ -98,18 +102,18 @@ class Start:
                 # Scoring the sites is what makes Pyro check their values, for skipping too.
                 bad = self.on_nonfinite != "ignore" and any(has_nan(site) for site in sites)
             if bad and self.on_nonfinite == "raise":
-                fault = Suspects(self.model, self.guide).fault(params, [seen], batch)
+                cause = nonfinite_site(self.model, self.guide, params, [seen], batch)
         except ValueError as error:  # Pyro and torch refuse numbers by these
             if isinstance(error, PurepyroError):
                 raise
             with unvalidated(), torch.no_grad():
                 params, _ = self.values(name_key(key, "init"), batch)
-            fault = Suspects(self.model, self.guide).fault(params, [seen], batch)
-            if fault is None:
+            cause = nonfinite_site(self.model, self.guide, params, [seen], batch)
+            if cause is None:
                 raise
-            raise SupportError(at_init(fault)) from error
-        if fault is not None:
-            raise SupportError(at_init(fault))
+            raise SupportError(at_init(cause)) from error
+        if cause is not None:
+            raise SupportError(at_init(cause))
         if point and not is_transforming():
             self._warn_if_stuck(params, seen, batch)
         return params, buffers

@@ -245,7 +245,7 @@ def check_optimizer(optim: Optimizer, state: OptState, params: Params) -> None:
     Takes one step along no gradient, whose result is dropped.
     """
     still = {name: torch.zeros_like(value) for name, value in params.items()}
-    new_params, new_state = descend(optim, still, state, params)
+    new_params, new_state = apply_update(optim, still, state, params)
     before, after = named_leaves((params, state)), named_leaves((new_params, new_state))
     changed = [
         f"{name.partition('/')[2]}: {describe(before.get(name, 'none'))} became "
@@ -263,7 +263,7 @@ def check_optimizer(optim: Optimizer, state: OptState, params: Params) -> None:
         )
 
 
-def descend(
+def apply_update(
     optim: Optimizer, gradients: Params, state: OptState, params: Params
 ) -> tuple[Params, OptState]:
     """The parameters and the state after one step; the arguments stay as they are."""

@@ -1,18 +1,27 @@
-"""How far a run is: a bar for a terminal, quiet log lines elsewhere."""
+"""How far a run is: a bar in a terminal or a notebook, quiet log lines elsewhere."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from contextlib import ExitStack
 from types import TracebackType
 
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
+
+from ..._compile._compiler_thread import told_while_compiling
 
 LOGGER = logging.getLogger("purepyro.infer")
 
 # The loss is read only so often, since reading it waits for the device.
 _READ_EVERY = 100
+_LOG_EVERY = 10  # seconds, of the compiler's
+
+
+def _is_watched() -> bool:
+    """Whether somebody sees a bar: standard error is a terminal, or a notebook's."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 class Progress:
@@ -20,20 +29,24 @@ class Progress:
 
     Args:
         total: How many steps are to come, if that is known.
-        shown: Whether to show a bar; ``None``: if standard error is a terminal. Without one, lines
-            go to the logger ``purepyro.infer``, at the level INFO.
+        shown: Whether to show a bar; ``None``: if standard error is a terminal, or this is a
+            notebook. Without one, lines go to the logger ``purepyro.infer``, at the level INFO.
+            While the steps are compiled either says so, with the seconds so far.
     """
 
     def __init__(self, total: int | None, shown: bool | None) -> None:
         self._total = total
-        self._visible = sys.stderr.isatty() if shown is None else shown
+        self._visible = _is_watched() if shown is None else shown
         self._logged = not self._visible and LOGGER.isEnabledFor(logging.INFO)
         self._every = max(1, total // 10) if total and self._logged else _READ_EVERY
         self._count = 0
+        self._compiled = 0.0  # the seconds that were told last
+        self._blocks = ExitStack()
 
     def __enter__(self) -> Progress:
         hidden = not self._visible
         self._bar = tqdm(total=self._total, disable=hidden, desc="SVI", mininterval=0.5)
+        self._blocks.enter_context(told_while_compiling(self._compiling))
         return self
 
     def __exit__(
@@ -42,7 +55,16 @@ class Progress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._blocks.close()
         self._bar.close()
+
+    def _compiling(self, seconds: float) -> None:
+        """The compiler has been at work for so long."""
+        if self._visible:
+            self._bar.set_postfix_str(f"compiling, {seconds:.0f} s")
+        elif self._logged and seconds // _LOG_EVERY > self._compiled // _LOG_EVERY:
+            LOGGER.info("SVI: compiling the steps, %.0f s so far", seconds)
+        self._compiled = seconds
 
     def advance(self, steps: int, loss: Tensor) -> None:
         """So many ``steps`` more were taken; ``loss`` is that of the last one, a scalar."""

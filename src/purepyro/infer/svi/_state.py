@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from ..._core._text import ends_of, number_text, table_of, tensors_text
 from ..._core._types import Params, State
 from ...random import Key
 from ._optimizers import OptState
@@ -40,6 +41,12 @@ class SVIState(NamedTuple):
     step: Tensor
     buffers: State = _NO_BUFFERS
 
+    def __repr__(self) -> str:
+        buffers = f", buffers={tensors_text(self.buffers)}" if self.buffers else ""
+        return (
+            f"SVIState(step={number_text(self.step)}, params={tensors_text(self.params)}{buffers})"
+        )
+
 
 class SVIRunResult(NamedTuple):
     """What ``SVI.run()`` returns.
@@ -59,6 +66,16 @@ class SVIRunResult(NamedTuple):
 
     state: SVIState
     losses: Tensor
+
+    def __repr__(self) -> str:
+        return f"SVIRunResult({ends_of(self.losses)}, state={self.state!r})"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [name, str(list(value.shape)), str(value.dtype).removeprefix("torch.")]
+            for name, value in self.state.params.items()
+        ]
+        return table_of(["parameter", "shape", "dtype"], rows, f"SVI: {ends_of(self.losses)}")
 
 
 class SVIRecord(NamedTuple):

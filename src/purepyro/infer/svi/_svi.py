@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
-from itertools import chain, repeat
-from typing import Any, Generic, NamedTuple, ParamSpec, get_args
+from itertools import repeat
+from typing import Generic, ParamSpec, get_args
 
 import attrs
 import torch
 from torch import Tensor
 
-from ..._compat._isolation import intact, unvalidated
+from ..._compat._isolation import Intact, intact
 from ..._compat._pyro import is_transforming
-from ..._compile._jit import Jitted, is_enabled, jit
-from ..._compile.scan._scan import Loop
 from ..._core._pickling import Carried
-from ..._core._trees import where
+from ..._core._text import settings_of
 from ..._core._types import Params, State
-from ..._core._whole_numbers import whole
-from ..._errors import DeclarationError, OutOfRangeError, ShapeError, SupportError, describe, near
-from ..._run._mapping import explained
+from ..._errors import DeclarationError, near
+from ..._run._explained import explained
 from ..._run._sites import Site
-from ...random import Key, fold_in, name_key, split
+from ...random import Key, fold_in, name_key
 from ...random._reuse import consume
-from ..losses._elbo import ELBO, LossOfParts, Trace_ELBO
-from ._compiled_run import run_blocks
-from ._gradients import value_and_gradients, without_gradient
+from ..losses._elbo import ELBO, Trace_ELBO
+from ._arguments import check_loss, check_optim, check_order, check_run, check_state
+from ._compiled_run import Graphs, graphs_of, is_compiled
+from ._diagnosis import diagnose
+from ._gradients import without_gradient
 from ._initialize import Start
-from ._minibatches import Rows, epochs_of
-from ._nonfinite import Batch, OnNonfinite, Suspects, Taken, Watch, all_finite, nonfinite_names
-from ._optimizers import Optimizer, PerParameter, check_optimizer, counted, descend
-from ._patterns import as_patterns, chosen, require_matches
-from ._progress import Progress, not_compiled
+from ._loop import Stepper, records, run_batches, run_from
+from ._nonfinite import Batch, OnNonfinite, StepRecord
+from ._optimizers import Optimizer, PerParameter, check_optimizer, counted
+from ._patterns import as_patterns, require_matches
 from ._state import SVIRecord, SVIRunResult, SVIState
+from ._steps import Gradients, descend, gradients, learnt_params, loss_and_buffers, loss_of_learnt
 
 P = ParamSpec("P")
 
@@ -45,18 +44,7 @@ def _as_optimizer(optim: Optimizer | Mapping[str, Optimizer]) -> Optimizer:
     return counted(optim)
 
 
-# From so many steps on a run is compiled.
-_WORTHWHILE = 1_000
-
-
-class Graphs(NamedTuple):
-    """The compiled steps of an SVI: one by one, and in blocks."""
-
-    step: Jitted[..., tuple[SVIState, Tensor]]
-    loop: Loop[SVIState]
-
-
-@attrs.frozen(getstate_setstate=False)
+@attrs.frozen(repr=False, getstate_setstate=False)
 class SVI(Carried, Generic[P]):
     """Fits a guide to a model, by pure functions of an explicit state.
 
@@ -110,16 +98,13 @@ class SVI(Carried, Generic[P]):
     progress_bar: bool | None = attrs.field(default=None, kw_only=True)
     compiled: bool | None = attrs.field(default=None, kw_only=True)
 
+    def __repr__(self) -> str:
+        return settings_of(self)
+
     def __attrs_post_init__(self) -> None:
-        optim = self.optim
-        for each in (
-            [o for _, o in optim.optimizers] if isinstance(optim, PerParameter) else [optim]
-        ):
-            if not callable(getattr(each, "init", None)) or isinstance(each, type):
-                raise DeclarationError(
-                    f"SVI got the optimiser {describe(each)}, which is no (init, update) pair, "
-                    "so it could not be pure. Write for example torchopt.adam(1e-2)."
-                )
+        check_optim(self.optim)
+        check_loss(self.loss)
+        check_order(self.model, self.guide)
         if self.on_nonfinite not in get_args(OnNonfinite):
             raise DeclarationError(
                 f"on_nonfinite is {self.on_nonfinite!r}, which names nothing that could be done. "
@@ -143,7 +128,7 @@ class SVI(Carried, Generic[P]):
         batch = Batch(args, kwargs)
         with explained():
             params, buffers = self._start.checked(key, batch, self._require_known)
-        learnt = self._learnt(params)
+        learnt = learnt_params(self, params)
         opt_state = self.optim.init(learnt)
         check_optimizer(self.optim, opt_state, learnt)
         step = torch.zeros_like(key[0])  # under vmap one for each member, as the key is
@@ -151,53 +136,21 @@ class SVI(Carried, Generic[P]):
         self._warn_of_unread(state, batch)
         return state
 
-    @intact
     def step(
         self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[SVIState, Tensor]:
         """One step of the optimiser; returns the new state and the loss before the step."""
-        with explained():
-            return self._descended(state, *self._gradients(state, *args, **kwargs))
-
-    def _gradients(
-        self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
-    ) -> tuple[Tensor, Params, State]:
-        """The loss of the next step, its gradient by what is learnt, and the buffers after it."""
-        return value_and_gradients(
-            self._loss_of_learnt(state, *args, **kwargs), self._learnt(state.params)
-        )
-
-    def _loss_of_learnt(
-        self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
-    ) -> Callable[[Params], tuple[Tensor, State]]:
-        key = fold_in(state.key, state.step)
-
-        def loss(learnt: Params) -> tuple[Tensor, State]:
-            params = {**state.params, **learnt} if self.frozen else learnt
-            return self._loss(params, key, state.buffers, *args, **kwargs)
-
-        return loss
-
-    def _descended(
-        self, state: SVIState, value: Tensor, gradients: Params, buffers: State
-    ) -> tuple[SVIState, Tensor]:
-        """The state after a step along these gradients, and the loss ``value`` before it."""
-        before = self._learnt(state.params)
-        learnt, opt_state = descend(self.optim, gradients, state.opt_state, before)
-        if self.on_nonfinite == "skip":
-            good = all_finite((value, gradients, learnt))
-            learnt = where(good, learnt, before)
-            opt_state = where(good, opt_state, state.opt_state)
-            buffers = where(good, buffers, state.buffers)
-        params = {**state.params, **learnt} if self.frozen else learnt
-        return SVIState(params, opt_state, state.key, state.step + 1, buffers), value
+        check_state(state, "step")
+        with (guard := Intact()), guard, explained():
+            return descend(self, state, gradients(self, state, *args, **kwargs))
 
     @intact
     def evaluate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         """The loss at ``state``, with the noise of its next step."""
+        check_state(state, "evaluate")
         key = fold_in(state.key, state.step)
         with torch.no_grad():
-            return self._loss(state.params, key, state.buffers, *args, **kwargs)[0]
+            return loss_and_buffers(self, state.params, key, state.buffers, args, kwargs)[0]
 
     def run(self, key: Key, num_steps: int, /, *args: P.args, **kwargs: P.kwargs) -> SVIRunResult:
         """Initialise from ``key`` and take ``num_steps`` steps, or fewer if ``callback`` says so.
@@ -206,33 +159,23 @@ class SVI(Carried, Generic[P]):
             SupportError: if a loss is not finite, unless ``on_nonfinite`` is set; it names the site
                 whose value, density or gradient went bad.
         """
-        num_steps = check_count(num_steps, "num_steps")
+        num_steps = check_run(key, num_steps)
         return self.run_from(self.init(key, *args, **kwargs), num_steps, *args, **kwargs)
 
-    @intact
     def run_from(
         self, state: SVIState, num_steps: int, /, *args: P.args, **kwargs: P.kwargs
     ) -> SVIRunResult:
         """``run()``, going on from a state: of another run, or of a checkpoint."""
-        num_steps = check_count(num_steps, "num_steps")
-        batch = Batch(args, kwargs)
-        if self.callback is None and self._compiles(num_steps):
-            try:
-                return self._run_blocks(state, num_steps, batch)
-            except (SupportError, OutOfRangeError):
-                raise
-            except Exception as error:  # an error of the model's own comes again
-                if self.compiled:
-                    raise
-                not_compiled(error)
-                eager = attrs.evolve(self, compiled=False)
-                return eager._collect(state, repeat(batch, num_steps), num_steps)
-        return self._collect(state, repeat(batch, num_steps), num_steps)
+        check_state(state, "run_from")
+        with (guard := Intact()), guard:
+            return run_from(self._stepper(), state, num_steps, Batch(args, kwargs))
 
     def iterate(self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[SVIRecord]:
         """Steps without end, to be stopped by ``break``; one ``SVIRecord`` for each."""
-        return self._records(state, repeat(Batch(args, kwargs)))
+        check_state(state, "iterate")
+        return records(self._stepper(), state, repeat(Batch(args, kwargs)))
 
+    @intact
     def fit(
         self, key: Key, batches: Iterable[object], /, *, data_size: int | None, epochs: int = 1
     ) -> SVIRunResult:
@@ -267,8 +210,9 @@ class SVI(Carried, Generic[P]):
             >>> svi.fit(random.key(0), batches, data_size=100, epochs=2).losses.shape
             torch.Size([10])
         """
-        return self._fit(key, None, batches, data_size, epochs)
+        return run_batches(self._stepper(), key, None, batches, data_size, epochs)
 
+    @intact
     def fit_from(
         self,
         state: SVIState,
@@ -279,154 +223,42 @@ class SVI(Carried, Generic[P]):
         epochs: int = 1,
     ) -> SVIRunResult:
         """``fit()``, going on from a state."""
-        return self._fit(state.key, state, batches, data_size, epochs)
+        check_state(state, "fit_from")
+        return run_batches(self._stepper(), state.key, state, batches, data_size, epochs)
 
-    @intact
-    def _fit(
-        self,
-        key: Key,
-        state: SVIState | None,
-        batches: Iterable[object],
-        data_size: int | None,
-        epochs: int,
-    ) -> SVIRunResult:
-        epochs = check_count(epochs, "epochs")
-
-        def look(batch: Batch) -> Mapping[str, Site]:
-            if state is not None:
-                params = state.params
-            else:
-                params, _ = self._start.values(name_key(key, "init"), batch)
-            with torch.no_grad():
-                return self._look(params, name_key(key, "check"), batch)[0]
-
-        rows = Rows(data_size, batches, look)
-
-        def checked() -> Iterator[Batch]:
-            for epoch in epochs_of(batches, epochs):
-                rows.start_epoch()
-                for batch in epoch:
-                    rows.check(batch)
-                    yield batch
-
-        stream = checked()
-        if state is None:
-            start = next(stream, None)
-            if start is None:
-                raise ShapeError(
-                    "There is no batch to initialise from, so the parameters' shapes are not "
-                    "known. Pass at least one batch and one epoch; an iterator that was used "
-                    "before has none left."
-                )
-            init: Callable[..., SVIState] = self.init
-            state = init(key, *start.args, **start.kwargs)
-            stream = chain((start,), stream)
-        total = len(batches) * epochs if isinstance(batches, Sized) else None
-        return self._collect(state, stream, total)
-
-    def _compiles(self, steps: int | None) -> bool:
-        """Whether to compile a run of so many steps, as far as that is known."""
-        wanted = (steps or 0) >= _WORTHWHILE if self.compiled is None else self.compiled
-        return wanted and is_enabled() and not is_transforming()
+    def _stepper(self) -> Stepper:
+        """What the loops know of this fit."""
+        raises = self.on_nonfinite == "raise"
+        return Stepper(
+            init=self.init,
+            step=self.step,
+            look=self._model_sites,
+            explain=self._explain if raises else None,
+            graphs=lambda steps: self._graphs if self._compiles(steps) else None,
+            must_compile=self.compiled is True,
+            callback=self.callback,
+            progress_bar=self.progress_bar,
+        )
 
     @cached_property  # of attrs, which has no lock
     def _graphs(self) -> Graphs:
         # What the callback does is no part of a step.
-        step: Callable[..., tuple[SVIState, Tensor]] = attrs.evolve(self, callback=None).step
-        return Graphs(jit(step), Loop(step))
+        return graphs_of(attrs.evolve(self, callback=None).step)
 
-    def _run_blocks(self, state: SVIState, num_steps: int, batch: Batch) -> SVIRunResult:
-        explain = self._explain if self.on_nonfinite == "raise" else None
-        with Progress(num_steps, self.progress_bar) as progress:
-            at = int(state.step)
-            loop = self._graphs.loop
-            return SVIRunResult(*run_blocks(loop, state, num_steps, at, batch, progress, explain))
+    @property
+    def _start(self) -> Start:
+        sums_out = getattr(self.loss, "sums_out", True)
+        return Start(self.model, self.guide, sums_out, self.on_nonfinite)
 
-    def _collect(
-        self, state: SVIState, batches: Iterable[Batch], total: int | None
-    ) -> SVIRunResult:
-        losses: list[Tensor] = []
-        with Progress(total, self.progress_bar) as progress:
-            for record in self._records(state, batches, total):
-                state = record.state
-                losses.append(record.loss)
-                progress.advance(1, record.loss)
-                if self.callback is not None and self.callback(record):
-                    break
-        return SVIRunResult(state, torch.stack(losses) if losses else torch.zeros(0))
-
-    def _records(
-        self, state: SVIState, batches: Iterable[Batch], total: int | None = None
-    ) -> Iterator[SVIRecord]:
-        step = self._stepping(total)
-        # Under vmap there is no loss to read.
-        watched = self.on_nonfinite == "raise" and not is_transforming()
-        watch = Watch(step, self._explain) if watched else None
-        before = state
-        for count, batch in enumerate(batches, start=1):
-            before = state
-            if watch is not None:
-                state, loss = watch.step(state, batch)
-            else:
-                state, loss = step(state, *batch.args, **batch.kwargs)
-            yield SVIRecord(count, state, loss)
-        if watch is not None:
-            watch.end(before, state)
-
-    def _stepping(self, total: int | None) -> Callable[..., tuple[SVIState, Tensor]]:
-        """The step of a run: compiled, until it turns out that it cannot be."""
-        step: Callable[..., tuple[SVIState, Tensor]] = self.step
-        if not self._compiles(total):
-            return step
-        compiled = self._graphs.step
-        if self.compiled:
-            return compiled
-        works = True
-
-        def trying(state: SVIState, *args: Any, **kwargs: Any) -> tuple[SVIState, Tensor]:
-            nonlocal works
-            if works:
-                try:
-                    return compiled(state, *args, **kwargs)
-                except Exception as error:  # an error of the model's own comes again
-                    works = False
-                    not_compiled(error)
-            return step(state, *args, **kwargs)
-
-        return trying
-
-    def _loss(
-        self, params: Params, key: Key, buffers: State, *args: P.args, **kwargs: P.kwargs
-    ) -> tuple[Tensor, State]:
-        """The loss, and the buffers after its runs."""
-        if self.on_nonfinite == "raise":
-            return self._plain_loss(params, key, buffers, *args, **kwargs)
-        try:
-            with unvalidated():
-                return self._plain_loss(params, key, buffers, *args, **kwargs)
-        except SupportError:
-            # A value outside its support has no density.
-            nan = sum(
-                (value.sum() * torch.nan for value in params.values()), torch.tensor(torch.nan)
-            )
-            return nan, buffers
-
-    def _plain_loss(
-        self, params: Params, key: Key, buffers: State, *args: P.args, **kwargs: P.kwargs
-    ) -> tuple[Tensor, State]:
-        if isinstance(self.loss, LossOfParts) and buffers:
-            return self.loss.loss_with_state(
-                self.model, self.guide, params, key, buffers, *args, **kwargs
-            )
-        return self.loss.loss(self.model, self.guide, params, key, *args, **kwargs), buffers
+    def _require_known(self, params: Params) -> None:
+        require_matches(self.frozen, params, "SVI(frozen=...)")
 
     def _warn_of_unread(self, state: SVIState, batch: Batch) -> None:
         """Warn of parameters that the loss does not depend on, which would never move."""
         if is_transforming():
             return
-        learnt = self._learnt(state.params)
-        loss: Callable[..., Callable[[Params], tuple[Tensor, State]]] = self._loss_of_learnt
-        unread = without_gradient(loss(state, *batch.args, **batch.kwargs), learnt)
+        loss = loss_of_learnt(self, state, *batch)
+        unread = without_gradient(loss, learnt_params(self, state.params))
         if unread:
             warnings.warn(
                 f"The loss does not depend on the parameters {unread}, so they keep their starting "
@@ -437,63 +269,46 @@ class SVI(Carried, Generic[P]):
                 stacklevel=4,
             )
 
-    def _learnt(self, params: Params) -> Params:
-        if not self.frozen:
-            return params
-        frozen = chosen(self.frozen, tuple(params))
-        return {name: value for name, value in params.items() if name not in frozen}
+    def _model_sites(self, key: Key, state: SVIState | None, batch: Batch) -> Mapping[str, Site]:
+        """The sites of the model, to check their scales; before the first step at its start."""
+        if state is not None:
+            params = state.params
+        else:
+            params, _ = self._start.values(name_key(key, "init"), batch)
+        with torch.no_grad():
+            return self._start.look(params, name_key(key, "check"), batch)[0]
+
+    # To be deleted: what distributed and ensemble still call.
+
+    def _explain(
+        self, now: StepRecord[SVIState], previous: StepRecord[SVIState] | None
+    ) -> str | None:
+        return diagnose(self, now, previous)
+
+    def _compiles(self, steps: int | None) -> bool:
+        return is_compiled(self.compiled, steps)
+
+    def _gradients(
+        self, state: SVIState, /, *args: P.args, **kwargs: P.kwargs
+    ) -> tuple[Tensor, Params, State]:
+        return gradients(self, state, *args, **kwargs)
+
+    def _descended(
+        self, state: SVIState, value: Tensor, found: Params, buffers: State
+    ) -> tuple[SVIState, Tensor]:
+        return descend(self, state, Gradients(value, found, buffers))
 
     def _look(
         self, params: Params, key: Key, batch: Batch
     ) -> tuple[Mapping[str, Site], Mapping[str, Site]]:
-        """The sites of model and guide."""
         return self._start.look(params, key, batch)
 
-    @property
-    def _start(self) -> Start:
-        sums_out = getattr(self.loss, "sums_out", True)
-        return Start(self.model, self.guide, sums_out, self.on_nonfinite)
-
-    def _require_known(self, params: Params) -> None:
-        require_matches(self.frozen, params, "SVI(frozen=...)")
-
-    def _explain(self, now: Taken[SVIState], previous: Taken[SVIState] | None) -> str | None:
-        """Why a step of a run has no finite loss."""
-        suspects, state = Suspects(self.model, self.guide), now.before
-        step = int(state.step)
-        bad = nonfinite_names(state.params)
-        if not bad:
-            fault = suspects.fault(state.params, self._keys(state), now.batch)
-            if fault is None:
-                return None
-            return f"Step {step} has no finite loss: {fault}. {_ADVICE}"
-        if previous is None:
-            return f"The parameters {bad} are not finite before step {step}. {_ADVICE}"
-        before = previous.before
-        fault = suspects.gradient_fault(before.params, self._keys(before), previous.batch)
-        reason = fault or "the step is too long, or the optimiser's state overflowed"
-        return f"Step {step - 1} made the parameters {bad} not finite: {reason}. {_ADVICE}"
-
-    def _keys(self, state: SVIState) -> list[Key]:
-        """The key of each particle of the state's next step."""
-        key, particles = fold_in(state.key, state.step), getattr(self.loss, "num_particles", 1)
-        if particles == 1:
-            return [key]
-        return [Key(each) for each in split(key, particles)]
-
-
-_ADVICE = (
-    "Look at the data and the priors there, or take shorter steps; SVI(..., on_nonfinite='skip') "
-    "leaves such steps out."
-)
-
-
-def check_count(count: object, name: str) -> int:
-    """A number of steps or epochs as a plain int; refuse one that is no number."""
-    number = whole(count, 0)
-    if number is None:
-        raise ShapeError(
-            f"{name} is {describe(count)}, and a run takes a whole number of steps, forward. Give "
-            f"an int {name} >= 0."
-        )
-    return number
+    def _fit(
+        self,
+        key: Key,
+        state: SVIState | None,
+        batches: Iterable[object],
+        data_size: int | None,
+        epochs: int,
+    ) -> SVIRunResult:
+        return run_batches(self._stepper(), key, state, batches, data_size, epochs)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..._compat._functorch import outside_transforms, readable
 from . import _host, _native, _philox_operators
-from ._constants import MASK32
+from ._constants import MASK32, MASK64
 from ._floats import box_muller, double, single
 from ._host import Wide, Words
 from ._shape import Plan
@@ -87,6 +87,14 @@ def normals(plan: Plan, dtype: torch.dtype) -> Tensor:
     if dtype is torch.float64:
         return _cut(_philox_operators.blocks(plan.keys, -(-plan.size // 2), "wide_normals"), plan)
     return _cut(_philox_operators.blocks(plan.keys, -(-plan.size // 4), "normals"), plan).to(dtype)
+
+
+def host_normals(key: tuple[int, int], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """The same for one key, whose words are known."""
+    pairs = np.array([[word & MASK64 for word in key]], dtype=np.uint64)
+    with outside_transforms():
+        found = _host_normals(pairs, math.prod(shape), dtype).reshape(shape)
+        return found if found.dtype is dtype else found.to(dtype)
 
 
 def _normals_of_words(plan: Plan, dtype: torch.dtype) -> Tensor:

@@ -13,30 +13,35 @@ from torch import distributions as base
 
 from ..._compat._untyped import tensor
 from .._bits._shape import plan
-from .._bits._words import normals, uniforms
+from .._bits._words import host_normals, normals, uniforms
 from .._primitives._gamma import standard_gamma
 from .._source import KeySource
+
+
+def _standard(source: KeySource, like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers of a shape, of the dtype and on the device of `like`."""
+    words = source.next_words(like.device)
+    if words is not None:
+        return host_normals(words, shape, like.dtype)
+    return normals(plan(source.next_key(like.device), shape), like.dtype)
 
 
 def normal(source: KeySource, d: base.Normal, shape: tuple[int, ...]) -> Tensor:
     """`loc + z * scale`."""
     loc, scale = tensor(d, "loc"), tensor(d, "scale")
-    key = source.next_key(loc.device)
-    return loc + normals(plan(key, (*shape, *d.batch_shape)), loc.dtype) * scale
+    return loc + _standard(source, loc, (*shape, *d.batch_shape)) * scale
 
 
 def half_normal(source: KeySource, d: base.HalfNormal, shape: tuple[int, ...]) -> Tensor:
     """`|z * scale|`."""
     scale = tensor(d, "scale")
-    key = source.next_key(scale.device)
-    return torch.abs(normals(plan(key, (*shape, *d.batch_shape)), scale.dtype) * scale)
+    return torch.abs(_standard(source, scale, (*shape, *d.batch_shape)) * scale)
 
 
 def log_normal(source: KeySource, d: base.LogNormal, shape: tuple[int, ...]) -> Tensor:
     """`exp(loc + z * scale)`."""
     loc, scale = tensor(d, "loc"), tensor(d, "scale")
-    key = source.next_key(loc.device)
-    return torch.exp(loc + normals(plan(key, (*shape, *d.batch_shape)), loc.dtype) * scale)
+    return torch.exp(loc + _standard(source, loc, (*shape, *d.batch_shape)) * scale)
 
 
 def uniform(source: KeySource, d: base.Uniform, shape: tuple[int, ...]) -> Tensor:
