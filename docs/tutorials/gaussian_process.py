@@ -18,7 +18,7 @@ from matplotlib.cbook import get_sample_data
 from torch import Tensor
 
 from purepyro import Module, PyroSample, random
-from purepyro.infer import SVI, AutoMultivariateNormal, Predictive
+from purepyro.infer import SVI, AutoNormal, Predictive
 
 with np.load(get_sample_data("jacksboro_fault_dem.npz", asfileobj=False)) as file:
     profile = torch.tensor(file["elevation"][40, :200], dtype=torch.float32)
@@ -56,27 +56,28 @@ class Hillside(Module):
         prior = dist.MultivariateNormal(torch.zeros(len(x)), self.covariance(x))
         return pyro.sample("y", prior, obs=y)
 
-    def predict(self, x: Tensor, y: Tensor, x_new: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, x: Tensor, y: Tensor, x_new: Tensor) -> Tensor:
         """Mean and variance of the height at new places, given the known ones."""
         root = torch.linalg.cholesky(self.covariance(x))
         across = torch.linalg.solve_triangular(root, self.kernel(x, x_new), upper=False)
         weights = torch.linalg.solve_triangular(root, y[:, None], upper=False)
         variance = self.height**2 - across.square().sum(0)
-        return (across.T @ weights).squeeze(-1), variance.clamp(min=0.0) + self.noise**2
+        mean = (across.T @ weights).squeeze(-1)
+        return torch.stack([mean, variance.clamp(min=0.0) + self.noise**2])
 
 
 # %% [markdown]
 # ## Fit
 #
-# Forty points leave some doubt about the three parameters, and they are correlated: a normal guide
-# with all correlations.
+# Forty points leave some doubt about the three parameters, so the guide is a distribution, not a
+# point.
 
 # %%
 model = Hillside()
-guide = AutoMultivariateNormal(model)
+guide = AutoNormal(model)
 state, losses = SVI(model, guide, torchopt.adam(0.05)).run(random.key(1), 300, x, y)
 print(f"loss: {losses[:20].mean():.1f} at first, {losses[-50:].mean():.1f} at last")
-for name, value in guide.quantiles(state.params, [0.05, 0.5, 0.95], x, y).items():
+for name, value in guide.quantiles(state.params, [0.05, 0.5, 0.95]).items():
     low, middle, high = value.tolist()
     print(f"{name:7} {middle:.2f}   90 % between {low:.2f} and {high:.2f}")
 
@@ -91,7 +92,7 @@ for name, value in guide.quantiles(state.params, [0.05, 0.5, 0.95], x, y).items(
 predictive = Predictive(
     model.predict, guide=guide, params=state.params, num_samples=100, return_sites=["_RETURN"]
 )
-means, variances = predictive(random.key(2), x, y, place)["_RETURN"]
+means, variances = predictive(random.key(2), x, y, place)["_RETURN"].unbind(1)
 centre = means.mean(0) * sd + mean
 spread = (variances.mean(0) + means.var(0)).sqrt() * sd
 
