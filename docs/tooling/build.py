@@ -34,11 +34,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from public_api import link_targets, public_names
 from purepyro import _errors
 
 ROOT = Path(__file__).parents[2]
 DOCS, PAGES, SITE = ROOT / "docs", ROOT / "build" / "docs", ROOT / "site"
 DPI = 110
+OTHER_THAN_PROSE = re.compile(r"(^```.*?^```$|^#[^\n]*$|\[[^\]]*\])", re.DOTALL | re.MULTILINE)
 
 
 @dataclass
@@ -166,6 +168,26 @@ def write_pages(only: str | None = None) -> None:
         print(f"{script.stem}: {time.perf_counter() - start:.1f} s", flush=True)
     fill(PAGES / "tutorials" / "index.md", "<!-- gallery -->", gallery(done))
     fill(PAGES / "reference" / "errors.md", "<!-- errors -->", errors())
+    link_names()
+
+
+def link_names() -> None:
+    """On each page of prose, the first mention of a public class becomes a link to it."""
+    targets = link_targets(public_names())
+    for page in (*PAGES.glob("*.md"), *(PAGES / "tutorials").glob("*.md")):
+        seen: set[str] = set()
+
+        def link(match: re.Match[str], seen: set[str] = seen) -> str:
+            target = targets.get(match[1])
+            if target is None or target in seen:
+                return match[0]
+            seen.add(target)
+            return f"[`{match[1]}`][{target}]"
+
+        # Not in code, headings, and what is a link already.
+        parts = OTHER_THAN_PROSE.split(page.read_text(encoding="utf-8"))
+        parts[::2] = [re.sub(r"(?<!`)`([\w.]+)`(?!`)", link, prose) for prose in parts[::2]]
+        page.write_text("".join(parts), encoding="utf-8")
 
 
 def fill(page: Path, mark: str, text: str) -> None:

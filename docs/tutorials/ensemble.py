@@ -130,4 +130,4 @@ print(f"noise {noise:.2f}, disagreement {disagreement:.2f} (in standard deviatio
 # The state of an ensemble is a tree of tensors: `ensemble.member(state, 3)` is an ordinary
 # `SVIState`, `save` and `load` take it whole, and a run goes on with `run_from`.
 # [Ensembles](../ensembles.md) has the rest: bootstraps, members that go bad, memory, and more than
-# one machine.
+# one machine. On a GPU hundreds of members are a set of large operations: [On a GPU](../gpu.md).

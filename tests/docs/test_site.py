@@ -33,7 +33,16 @@ MODULES = (
 VOID = {"br", "hr", "img", "input", "link", "meta", "source", "wbr"}
 
 # What a visitor looks for, and must find in a tutorial.
-WORDS = ("hierarchical", "VAE", "Gaussian process", "time series", "notebook", "Install", "MCMC")
+WORDS = (
+    "hierarchical",
+    "VAE",
+    "Gaussian process",
+    "time series",
+    "notebook",
+    "install",
+    "GPU",
+    "MCMC",
+)
 
 
 @dataclass
