@@ -149,7 +149,8 @@ def errors() -> str:
             others = [base for base in each.__mro__[2:] if base.__module__ == "builtins"][:1]
             also = ", ".join(f"`{base.__name__}`" for base in others)
             says = (each.__doc__ or "").split("\n\n")[0].replace("``", "`")
-            rows.append(f"| `{name}` | {also} | {' '.join(says.split())} |")
+            anchor = f"[](){{ #{each.__module__}.{name} }}"  # where `Raises:` leads
+            rows.append(f"| {anchor}`{name}` | {also} | {' '.join(says.split())} |")
     return "\n".join(rows[:2] + rows[3:])  # the root has an entry of its own
 
 
