@@ -6,12 +6,15 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 PIP    := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints-dev.txt
 
+# What the package needs at run time, but for torch and numpy.
+RUNTIME := attrs opt_einsum optree pyro-api pyro-ppl torchopt tqdm typing-extensions
+
 export MPLBACKEND = Agg
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 MAKEFLAGS += --no-print-directory
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench peer docs clean
+.PHONY: help demo test lint types bench peer docs gpu wheels clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +45,19 @@ bench: $(VENV)/.stamp-bench ## speed, side by side with Pyro, NumPyro and plain 
 	@for script in eager svi scaling ensemble first_run; do \
 		echo "== benchmarks/$$script.py"; $(BIN)/python "benchmarks/$$script.py" || exit 1; \
 	done
+
+# A machine with a GPU has its own torch, and perhaps no network: all else comes from a folder.
+gpu: ## checks and timings on a GPU with the torch that PYTHON has: make gpu PYTHON=python [WHEELS=wheels]
+ifdef WHEELS
+	@test -x .venv-gpu/bin/python || $(PYTHON) -m venv --system-site-packages .venv-gpu
+	@.venv-gpu/bin/python -m pip install -qq --no-index --no-deps --find-links "$(WHEELS)" $(RUNTIME)
+	@PYTHONPATH=src .venv-gpu/bin/python benchmarks/gpu.py
+else
+	@PYTHONPATH=src $(PYTHON) benchmarks/gpu.py
+endif
+
+wheels: ## what `make gpu WHEELS=wheels` needs besides torch, into wheels/
+	@$(PYTHON) -m pip download -qq --no-deps --dest wheels $(RUNTIME)
 
 peer: $(STAMP) ## Pyro's own examples and tests under our losses: make peer PYRO=<a checkout of Pyro>
 	@test -d "$(PYRO)" || { echo "Name a checkout of Pyro: make peer PYRO=../pyro" >&2; exit 1; }
