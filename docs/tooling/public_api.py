@@ -111,7 +111,7 @@ class PublicApi(griffe.Extension):
                 add_signature(value, target, pkg)
             if isinstance(target, griffe.Function):
                 for parameter in target.parameters:
-                    if str(parameter.default).endswith("NOTHING"):  # how attrs says that there is none
+                    if str(parameter.default).endswith("NOTHING"):  # attrs: none
                         parameter.default = "..."
             mend_docstrings(target, path, targets)
 
