@@ -81,12 +81,12 @@ peer: $(STAMP) ## Pyro's own examples and tests under our losses: make peer PYRO
 	@test -d "$(PYRO)" || { echo "Name a checkout of Pyro: make peer PYRO=../pyro" >&2; exit 1; }
 	@$(BIN)/python -m peer "$(PYRO)" $(if $(ONLY),--only "$(ONLY)")
 
-docs: $(VENV)/.stamp-docs ## the documentation site, into site/
-	@$(BIN)/mkdocs build --quiet --strict --site-dir site
+docs: $(STAMP) ## run the tutorials and build the site, into site/
+	@$(BIN)/python docs/tooling/build.py
 
 clean: ## remove the environment, caches and everything built
-	@rm -rf $(VENV) .venv-compat .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist out site
-	@find src tests examples peer -name __pycache__ -type d -prune -exec rm -rf {} +
+	@rm -rf $(VENV) .venv-compat .venv-gpu .hypothesis .mypy_cache .pytest_cache .ruff_cache .cache build dist out site
+	@find src tests examples peer docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch comes first and alone, so that the build which the machine prefers (CPU or CUDA) is kept.
 $(STAMP): pyproject.toml constraints-dev.txt
@@ -102,8 +102,4 @@ $(STAMP): pyproject.toml constraints-dev.txt
 
 $(VENV)/.stamp-bench: $(STAMP)
 	@$(PIP) -e ".[benchmarks]"
-	@touch $@
-
-$(VENV)/.stamp-docs: $(STAMP)
-	@$(PIP) -e ".[docs]"
 	@touch $@

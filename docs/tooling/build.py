@@ -34,11 +34,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from public_api import link_targets, public_names
 from purepyro import _errors
 
 ROOT = Path(__file__).parents[2]
 DOCS, PAGES, SITE = ROOT / "docs", ROOT / "build" / "docs", ROOT / "site"
 DPI = 110
+OTHER_THAN_PROSE = re.compile(r"(^```.*?^```$|^#[^\n]*$|\[[^\]]*\])", re.DOTALL | re.MULTILINE)
 
 
 @dataclass
@@ -102,7 +104,10 @@ def run_tutorial(script: Path, folder: Path) -> Tutorial:
         raise RuntimeError(f'{script.name} has no cell with the tag "thumbnail" that draws.')
 
     first = notebook.cells[0].source
-    title, summary = re.fullmatch(r"# (.+?)\n\n(.+?)(?:\n\n.*)?", first, re.DOTALL).groups()  # type: ignore[union-attr]
+    heading = re.fullmatch(r"# (.+?)\n\n(.+?)(?:\n\n.*)?", first, re.DOTALL)
+    if heading is None:
+        raise RuntimeError(f"{script.name} does not begin with a title and a sentence.")
+    title, summary = heading.groups()
     links = f"[Notebook]({name}.ipynb){{ download }} · [Script]({name}.py){{ download }}"
     page[0] = page[0].replace(f"# {title}", f"# {title}\n\n{links}", 1)
     (folder / f"{name}.md").write_text("\n\n".join(page) + "\n", encoding="utf-8")
@@ -144,7 +149,8 @@ def errors() -> str:
             others = [base for base in each.__mro__[2:] if base.__module__ == "builtins"][:1]
             also = ", ".join(f"`{base.__name__}`" for base in others)
             says = (each.__doc__ or "").split("\n\n")[0].replace("``", "`")
-            rows.append(f"| `{name}` | {also} | {' '.join(says.split())} |")
+            anchor = f"[](){{ #{each.__module__}.{name} }}"  # where `Raises:` leads
+            rows.append(f"| {anchor}`{name}` | {also} | {' '.join(says.split())} |")
     return "\n".join(rows[:2] + rows[3:])  # the root has an entry of its own
 
 
@@ -163,6 +169,26 @@ def write_pages(only: str | None = None) -> None:
         print(f"{script.stem}: {time.perf_counter() - start:.1f} s", flush=True)
     fill(PAGES / "tutorials" / "index.md", "<!-- gallery -->", gallery(done))
     fill(PAGES / "reference" / "errors.md", "<!-- errors -->", errors())
+    link_names()
+
+
+def link_names() -> None:
+    """On each page of prose, the first mention of a public class becomes a link to it."""
+    targets = link_targets(public_names())
+    for page in (*PAGES.glob("*.md"), *(PAGES / "tutorials").glob("*.md")):
+        seen: set[str] = set()
+
+        def link(match: re.Match[str], seen: set[str] = seen) -> str:
+            target = targets.get(match[1])
+            if target is None or target in seen:
+                return match[0]
+            seen.add(target)
+            return f"[`{match[1]}`][{target}]"
+
+        # Not in code, headings, and what is a link already.
+        parts = OTHER_THAN_PROSE.split(page.read_text(encoding="utf-8"))
+        parts[::2] = [re.sub(r"(?<!`)`([\w.]+)`(?!`)", link, prose) for prose in parts[::2]]
+        page.write_text("".join(parts), encoding="utf-8")
 
 
 def fill(page: Path, mark: str, text: str) -> None:

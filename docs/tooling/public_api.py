@@ -10,8 +10,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import attrs
 import griffe
@@ -68,7 +69,7 @@ def as_default(cls: type, parameter: inspect.Parameter) -> str | None:
 
 
 def annotation_of(
-    cls: griffe.Class, owners: Iterator[griffe.Class], parameter: inspect.Parameter
+    owners: Iterator[griffe.Class], parameter: inspect.Parameter
 ) -> griffe.Expr | str | None:
     """The annotation of a field, with the names in it as links."""
     for owner in owners:
@@ -80,6 +81,15 @@ def annotation_of(
         return None
     text = getattr(given, "__forward_arg__", given)
     return str(text).strip("'")
+
+
+def spelt_out(annotation: griffe.Expr | str | None, cls: type) -> griffe.Expr | str | None:
+    """An alias of a few words, as these words."""
+    for base in cls.__mro__:
+        alias = vars(sys.modules[base.__module__]).get(str(annotation))
+        if get_origin(alias) is Literal:
+            return f"Literal[{', '.join(map(repr, get_args(alias)))}]"
+    return annotation
 
 
 class PublicApi(griffe.Extension):
@@ -99,7 +109,10 @@ class PublicApi(griffe.Extension):
             target = shown.final_target if isinstance(shown, griffe.Alias) else shown
             if isinstance(value, type) and isinstance(target, griffe.Class):
                 add_signature(value, target, pkg)
-                target.bases = []
+            if isinstance(target, griffe.Function):
+                for parameter in target.parameters:
+                    if str(parameter.default).endswith("NOTHING"):  # attrs: none
+                        parameter.default = "..."
             mend_docstrings(target, path, targets)
 
 
@@ -124,7 +137,7 @@ def add_signature(cls: type, shown: griffe.Class, package: griffe.Module) -> Non
     parameters = [
         griffe.Parameter(
             parameter.name,
-            annotation=annotation_of(shown, owners(), parameter),
+            annotation=spelt_out(annotation_of(owners(), parameter), cls),
             kind=KINDS[parameter.kind],
             default=as_default(cls, parameter),
         )

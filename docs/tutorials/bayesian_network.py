@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torchopt.schedule import linear_schedule
 
 from purepyro import Lifted, Module, describe, fan_in_normal, lift, random
-from purepyro.ensemble import calibration_error
-from purepyro.infer import SVI, AutoNormal, Predictive, TraceMeanField_ELBO
+from purepyro.ensemble import EnsemblePredictive, calibration_error
+from purepyro.infer import SVI, AutoNormal, TraceMeanField_ELBO
 
 bunch: Any = load_digits()
 order = random.permutation(random.key(0), len(bunch.target))
@@ -49,7 +49,7 @@ class Classifier(Module):
     net: Lifted[[Tensor], Tensor]
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        logits = pyro.deterministic("logits", self.net(x))
+        logits = self.net(x)
         with pyro.plate("pictures", len(x)):
             pyro.sample("digit", dist.Categorical(logits=logits), obs=y)
         return logits
@@ -73,8 +73,8 @@ def nothing(x: Tensor, y: Tensor | None = None) -> None:
     """The guide of a model without latent sites."""
 
 
-svi = SVI(learnt, nothing, torchopt.adam(0.01))
-point, _ = svi.run(random.key(1), 300, x_train, y_train)
+point_svi = SVI(learnt, nothing, torchopt.adam(0.01))
+point, _ = point_svi.run(random.key(1), 300, x_train, y_train)
 
 guide = AutoNormal(bayesian, init_scale=0.02)
 rate = linear_schedule(0.05, 0.0025, 400, 0)
@@ -85,21 +85,19 @@ print(f"loss: {losses[:20].mean():.0f} at first, {losses[-20:].mean():.0f} at la
 # %% [markdown]
 # ## Predict
 #
-# Probabilities are averaged over 100 draws of the weights. Where the draws disagree, the average
-# is less sure.
-
+# `EnsemblePredictive.of_fit` takes a fit for an ensemble whose members are draws of its guide: 100
+# draws of the weights, whose probabilities are averaged. Where the draws disagree, the average is
+# less sure. A guide without draws needs one.
 
 # %%
-of_point = Predictive(learnt, params=point.params, num_samples=1, return_sites=["logits"])
-of_posterior = Predictive(
-    bayesian, guide=guide, params=posterior.params, num_samples=100, return_sites=["logits"]
-)
+of_point = EnsemblePredictive.of_fit(point_svi, point, num_samples=1)
+of_posterior = EnsemblePredictive.of_fit(svi, posterior, num_samples=100)
 
 
-def report(name: str, predictive: Predictive[[Tensor, Tensor | None]], x: Tensor) -> Tensor:
-    probs = predictive(random.key(3), x, None)["logits"].softmax(-1).mean(0)
+def report(name: str, predictive: EnsemblePredictive[[Tensor, Tensor | None]], x: Tensor) -> Tensor:
+    probs = predictive.predict_proba(random.key(3), x, None).probs
     right = (probs.argmax(-1) == y_test).float().mean()
-    score = dist.Categorical(probs).log_prob(y_test).mean()
+    score = -predictive.nll(random.key(3), x, y_test).mean()
     error = calibration_error(probs, y_test, num_bins=10)
     print(f"{name:22} right {right:.1%}   log score {score:.2f}   calibration error {error:.3f}")
     return probs

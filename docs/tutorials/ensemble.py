@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from purepyro import Ensemble, Lifted, Module, Prior, PyroSample, lift, random
 from purepyro.ensemble import quantile_calibration_error
-from purepyro.infer import SVI, AutoDelta, Trace_ELBO, scale
+from purepyro.infer import SVI, AutoDelta, scale
 
 bunch: Any = load_diabetes(scaled=False)
 columns = torch.tensor(bunch.data, dtype=torch.float32)
@@ -84,28 +84,23 @@ print(f"losses: {tuple(losses.shape)}, best {losses[-1].min():.1f}, worst {losse
 # %% [markdown]
 # ## Choose
 #
-# Each member's loss on the patients kept for choosing: the negative log density of a row under
-# that member alone. It is the likelihood part of the ELBO, and all members take it in one `vmap`.
-
+# The score of each member alone on the patients kept for choosing: the mean negative log density
+# of a row. A member that went bad (a loss that is not finite) was set apart by the run; we choose
+# from those that are alive.
 
 # %%
-def validation(params: dict[str, Tensor], setting: dict[str, Tensor]) -> Tensor:
-    svi = make_svi(setting)
-    parts = Trace_ELBO().parts(svi.model, svi.guide, params, random.key(3), x[valid], y[valid])
-    return -parts.log_likelihood / len(valid)
-
-
-scores = torch.vmap(validation)(state.svi.params, settings)
+alive = ensemble.select(state, state.alive)
+scores = ensemble.predictive(alive).member_nll(random.key(3), x[valid], y[valid]).mean(1)
 best = scores.argsort()[:20]
+rates, widths = settings["rate"][state.alive], settings["width"][state.alive]
 print(f"loss on the rows to choose: best {scores.min():.3f}, median {scores.median():.3f}")
-print(f"best rate {settings['rate'][best[0]]:.4f}, width {settings['width'][best[0]]:.3f}")
+print(f"best rate {rates[best[0]]:.4f}, width {widths[best[0]]:.3f}")
 
 # %% tags=["thumbnail"]
 figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
 shown = scores.clamp(max=2.0)
-dots = axes.scatter(settings["rate"], settings["width"], c=shown, cmap="viridis_r", s=24)
-rates, widths = settings["rate"][best], settings["width"][best]
-axes.scatter(rates, widths, s=70, facecolors="none", edgecolors="C3", label="best 20")
+dots = axes.scatter(rates, widths, c=shown, cmap="viridis_r", s=24)
+axes.scatter(rates[best], widths[best], s=70, facecolors="none", edgecolors="C3", label="best 20")
 figure.colorbar(dots, ax=axes, label="loss on the rows to choose (2 and more)")
 axes.set(xscale="log", yscale="log", xlabel="learning rate", ylabel="width of the prior")
 axes.set_title("One run, two hundred settings")
@@ -119,10 +114,10 @@ plt.show()
 # noise that the members see (aleatoric), and what they disagree on (epistemic).
 
 # %%
-chosen = ensemble.select(state, best)
-groups = {"best alone": best[:1], "best 20": best, "all 200": torch.arange(MEMBERS)}
+chosen = ensemble.select(alive, best)
+groups = {"best alone": best[:1], "best 20": best, "all": torch.arange(len(scores))}
 for name, members in groups.items():
-    predictive = ensemble.predictive(ensemble.select(state, members))
+    predictive = ensemble.predictive(ensemble.select(alive, members))
     nll = predictive.nll(random.key(4), x[test], y[test]).mean()
     error = quantile_calibration_error(predictive.cdf(random.key(4), x[test], y[test]))
     print(f"{name:10} loss {nll:.3f}   calibration error {error:.4f}")
@@ -135,4 +130,4 @@ print(f"noise {noise:.2f}, disagreement {disagreement:.2f} (in standard deviatio
 # The state of an ensemble is a tree of tensors: `ensemble.member(state, 3)` is an ordinary
 # `SVIState`, `save` and `load` take it whole, and a run goes on with `run_from`.
 # [Ensembles](../ensembles.md) has the rest: bootstraps, members that go bad, memory, and more than
-# one machine.
+# one machine. On a GPU hundreds of members are a set of large operations: [On a GPU](../gpu.md).

@@ -17,8 +17,8 @@ import torchopt
 from matplotlib.cbook import get_sample_data
 from torch import Tensor
 
-from purepyro import Module, PyroSample, apply, random
-from purepyro.infer import SVI, AutoDelta
+from purepyro import Module, PyroSample, random
+from purepyro.infer import SVI, AutoNormal, Predictive
 
 with np.load(get_sample_data("jacksboro_fault_dem.npz", asfileobj=False)) as file:
     profile = torch.tensor(file["elevation"][40, :200], dtype=torch.float32)
@@ -56,37 +56,45 @@ class Hillside(Module):
         prior = dist.MultivariateNormal(torch.zeros(len(x)), self.covariance(x))
         return pyro.sample("y", prior, obs=y)
 
-    def predict(self, x: Tensor, y: Tensor, x_new: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, x: Tensor, y: Tensor, x_new: Tensor) -> Tensor:
         """Mean and variance of the height at new places, given the known ones."""
         root = torch.linalg.cholesky(self.covariance(x))
         across = torch.linalg.solve_triangular(root, self.kernel(x, x_new), upper=False)
         weights = torch.linalg.solve_triangular(root, y[:, None], upper=False)
         variance = self.height**2 - across.square().sum(0)
-        return (across.T @ weights).squeeze(-1), variance.clamp(min=0.0) + self.noise**2
+        mean = (across.T @ weights).squeeze(-1)
+        return torch.stack([mean, variance.clamp(min=0.0) + self.noise**2])
 
 
 # %% [markdown]
 # ## Fit
 #
-# Forty points fix three numbers well, so a point estimate will do: `AutoDelta` finds the most
-# probable values.
+# Forty points leave some doubt about the three parameters, so the guide is a distribution, not a
+# point.
 
 # %%
 model = Hillside()
-guide = AutoDelta(model)
-state, losses = SVI(model, guide, torchopt.adam(0.05)).run(random.key(1), 200, x, y)
-for name, value in guide.median(state.params, x, y).items():
-    print(f"{name:7} {value:.2f}")
+guide = AutoNormal(model)
+state, losses = SVI(model, guide, torchopt.adam(0.05)).run(random.key(1), 300, x, y)
+print(f"loss: {losses[:20].mean():.1f} at first, {losses[-50:].mean():.1f} at last")
+for name, value in guide.quantiles(state.params, [0.05, 0.5, 0.95]).items():
+    low, middle, high = value.tolist()
+    print(f"{name:7} {middle:.2f}   90 % between {low:.2f} and {high:.2f}")
 
 # %% [markdown]
 # ## Predict at new places
 #
-# Any method of a model runs by `apply`. `pyro.poutine.condition` puts the values into its fields.
+# `Predictive` runs any method of the model at draws of the guide; `"_RETURN"` is what the method
+# returns. Over 100 draws of the parameters the predictions are a mixture: its mean is the mean of
+# their means, its variance the mean of their variances and the variance of their means.
 
 # %%
-fitted = pyro.poutine.condition(model.predict, data=guide.median(state.params, x, y))
-centre, variance = apply(fitted, {}, random.key(2), x, y, place)
-centre, spread = centre * sd + mean, variance.sqrt() * sd
+predictive = Predictive(
+    model.predict, guide=guide, params=state.params, num_samples=100, return_sites=["_RETURN"]
+)
+means, variances = predictive(random.key(2), x, y, place)["_RETURN"].unbind(1)
+centre = means.mean(0) * sd + mean
+spread = (variances.mean(0) + means.var(0)).sqrt() * sd
 
 hidden = torch.ones(len(profile), dtype=torch.bool)
 hidden[chosen] = False
@@ -109,11 +117,5 @@ axes.legend(frameon=False, ncols=2)
 plt.show()
 
 # %% [markdown]
-# ## How sure of the parameters?
-#
-# A point estimate ignores what is not known about `length` itself. With `AutoMultivariateNormal`
-# in place of `AutoDelta`, draw its parameters and average the predictions over them: `torch.vmap`
-# of the two lines above.
-#
 # A process of thousands of points needs approximations, such as inducing points; they are models
 # like any other.

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # A variational autoencoder, with minibatches
+# # A variational autoencoder (VAE), with minibatches
 #
 # Handwritten digits in two dimensions: a network as the model, a network as the guide, and `fit`
 # over batches.
@@ -21,7 +21,7 @@ import torchopt
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from purepyro import Lifted, Module, apply, lift, random
+from purepyro import Lifted, Module, apply, lift, params_of, random
 from purepyro.infer import SVI, TraceMeanField_ELBO
 
 bunch: Any = load_digits()
@@ -113,16 +113,12 @@ print(f"loss of a picture: {per_epoch[0]:.1f} at first, {per_epoch[-1]:.1f} at l
 # %% [markdown]
 # ## Where the digits lie
 #
-# A method of the guide runs by `apply` as well, with the parameters of the guide. It never saw a
-# label; the colours are put on afterwards.
-
+# A method of the guide runs by `apply` too, with the guide's share of the parameters, `params_of`.
+# It never saw a label; the colours are put on afterwards.
 
 # %%
-def of(field: str) -> dict[str, Tensor]:
-    return {name: value for name, value in state.params.items() if name.startswith(field)}
-
-
-mean, _ = apply(guide.point, of("encoder."), random.key(2), pictures)
+params = params_of(guide, state.params)
+mean, _ = apply(guide.point, params, random.key(2), pictures)
 figure, axes = plt.subplots(figsize=(6.5, 5), layout="constrained")
 dots = axes.scatter(mean[:, 0], mean[:, 1], c=digits, cmap="tab10", s=6)
 figure.colorbar(dots, ax=axes, ticks=range(10), label="digit")
@@ -138,7 +134,7 @@ plt.show()
 SIDE = 10
 line = torch.linspace(-2.2, 2.2, SIDE)
 grid = torch.cartesian_prod(-line, line).flip(1)
-painted = apply(model.paint, of("decoder."), random.key(3), grid)
+painted = apply(model.paint, params_of(model, state.params), random.key(3), grid)
 tiles = nn.functional.pad(painted.reshape(SIDE, SIDE, 8, 8), (1, 1, 1, 1))  # a margin of 1
 sheet = tiles.transpose(1, 2).reshape(SIDE * 10, SIDE * 10)
 figure, axes = plt.subplots(figsize=(5.5, 5.5), layout="constrained")

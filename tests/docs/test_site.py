@@ -33,7 +33,16 @@ MODULES = (
 VOID = {"br", "hr", "img", "input", "link", "meta", "source", "wbr"}
 
 # What a visitor looks for, and must find in a tutorial.
-WORDS = ("hierarchical", "VAE", "Gaussian process", "time series", "notebook", "Install", "MCMC")
+WORDS = (
+    "hierarchical",
+    "VAE",
+    "Gaussian process",
+    "time series",
+    "notebook",
+    "install",
+    "GPU",
+    "MCMC",
+)
 
 
 @dataclass
@@ -133,7 +142,7 @@ def test_every_public_name_stands_in_the_reference_once(pages: dict[Path, Elemen
         if element.tag in ("h2", "h3", "h4") and "doc-heading" in element.classes
     )
     names = list(public_names())
-    assert len(names) > 90
+    assert len(names) >= 90
     assert {name: count[name] for name in names if count[name] != 1} == {}
     of_a_class = {name for name in count if name.rpartition(".")[0] in names}
     assert set(count) - set(names) - of_a_class == set()
@@ -160,7 +169,7 @@ def test_no_markup_shows(pages: dict[Path, Element]) -> None:
 
 def test_classes_show_their_defaults(pages: dict[Path, Element]) -> None:
     text = article(pages[SITE / "reference" / "svi" / "index.html"]).text()
-    assert 'on_nonfinite: OnNonfinite = "raise"' in text
+    assert 'on_nonfinite: Literal["raise", "skip", "ignore"] = "raise"' in text
     assert "loss: ELBO = Trace_ELBO()" in text
     text = article(pages[SITE / "reference" / "guides" / "index.html"]).text()
     assert "init_scale: float = 0.1" in text
@@ -170,7 +179,7 @@ def test_nothing_internal_shows(pages: dict[Path, Element]) -> None:
     for path, page in pages.items():
         if path.is_relative_to(SITE / "reference"):
             text = article(page).text()
-            for name in ("Field[", "Node", "Carried", "emit(", "NOTHING", "factory", "attrs.field"):
+            for name in ("Field[", "Node", "Carried", "emit(", "NOTHING", "_PyroField"):
                 assert name not in text, (path, name)
 
 

@@ -53,7 +53,7 @@ def is_tracing() -> bool:
 
 
 def may_be_blind() -> bool:
-    """Whether a transform or a trace of ours may be on: a quick look, before :func:`is_mapped`.
+    """Whether a transform or a trace of ours may be on: a quick look, before ``is_mapped()``.
 
     It does not ask whether torch.compile is at work, which never sees inside of a run.
     """

@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...random._bits import _host
-from ...random._constants import MULTIPLIERS, ROUNDS, WEYL
 from ...random._bits._philox_operators import (
     Result,
     around_rounds,
     expanded_in_planes,
     shape_of_rounds,
 )
+from ...random._constants import MULTIPLIERS, ROUNDS, WEYL
 
 LOGGER = logging.getLogger("purepyro.jit")
 

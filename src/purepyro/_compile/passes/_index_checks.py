@@ -83,7 +83,7 @@ class Check:
 class Checks(NamedTuple):
     """The checks of a graph, whose last outputs are a code for each of them: zero if all is well.
 
-    A code says which check it was, and what index: see :meth:`raise_for`.
+    A code says which check it was, and what index: see ``raise_for()``.
     """
 
     known: tuple[Check, ...]

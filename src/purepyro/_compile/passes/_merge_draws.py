@@ -1,6 +1,6 @@
 """Independent draws of a graph, merged into one.
 
-Each draw is a node (:mod:`purepyro.random._bits._philox_operators`) that is a call of a
+Each draw is a node (``purepyro.random._bits._philox_operators``) that is a call of a
 function, or some 150 operations. Nodes that do not wait for one another are merged: for a guide of
 any number of sites one node makes all keys, and one all values.
 """

@@ -2,7 +2,7 @@
 
 A vector register holds 8 or 16 values. A layer of 50 units leaves the last one of each row nearly
 empty, and each row ends in a sum across a register. With the rows of a batch along the registers
-neither happens. So such a product is taken as :math:`(B^T A^T)^T`, and what is done to its elements
+neither happens. So such a product is taken as $(B^T A^T)^T$, and what is done to its elements
 one by one is done before it is transposed back.
 """
 
