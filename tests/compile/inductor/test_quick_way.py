@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from purepyro._compile.inductor import _cpp_header, _functional, _inductor
@@ -41,16 +42,17 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     cache: Any = import_module("torch._inductor.codecache").CppWrapperCodeCache
     load, found = cache.load_async.__func__, []
 
-    def note(kind: object, code: str, *args: object, **kwargs: object) -> object:
+    def note(kind: Any, /, code: str, *args: object, **kwargs: object) -> object:
         found.append(code)
         return load(kind, code, *args, **kwargs)
 
-    monkeypatch.setattr(cache, "load_async", classmethod(note))
+    as_method: Any = classmethod
+    monkeypatch.setattr(cache, "load_async", as_method(note))
     return found
 
 
 def spelled_out(x: Tensor) -> list[Tensor]:
-    """Operations without a lowering, results that are views, one input handed on in another shape."""
+    """Operations without a lowering, results that are views, an input in another shape."""
     hidden = torch.nn.functional.gelu(x) + torch.logaddexp(x, x.mT.mT * 2)
     return [hidden.std(1), hidden.mT, torch.nn.functional.smooth_l1_loss(hidden, x), hidden[1:]]
 
@@ -115,7 +117,7 @@ def test_writes_in_place_are_no_functional_graph(monkeypatch: pytest.MonkeyPatch
     decomposition: Any = import_module("torch._inductor.decomposition")
     table = {torch.ops.aten.cos.default: fill}
     monkeypatch.setattr(decomposition, "select_decomp_table", lambda: table)
-    mode = _functional.FakeTensorMode(allow_non_fake_inputs=True)
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
     with pytest.raises(NotImplementedError, match="in place"):
         _functional._spelled_out(make_fx(plain)(X), mode, [mode.from_tensor(X)])
 
