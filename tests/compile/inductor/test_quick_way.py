@@ -42,7 +42,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     cache: Any = import_module("torch._inductor.codecache").CppWrapperCodeCache
     load, found = cache.load_async.__func__, []
 
-    def note(kind: Any, /, code: str, *args: object, **kwargs: object) -> object:
+    def note(kind: type, /, code: str, *args: object, **kwargs: object) -> object:
         found.append(code)
         return load(kind, code, *args, **kwargs)
 
