@@ -38,8 +38,8 @@ def functional_compiled(
             module, fakes, is_inference=True, cpp_wrapper=True, cudagraphs=boxed(False)
         )
     # Past what torch does before and after each call for CUDA graphs and profilers.
-    run: Callable[[list[Tensor]], Sequence[Tensor]] | None
-    run = getattr(found, "current_callable", None) or found
+    shorter: Any = getattr(found, "current_callable", None)
+    run: Callable[[list[Tensor]], Sequence[Tensor]] = shorter or found
     return run
 
 
