@@ -182,8 +182,8 @@ def _by_element(statistic: _Statistic, draws: Tensor, least: int = 4) -> Tensor:
 def _r_hat(draws: Tensor) -> Tensor:
     halves = _split(draws)
     bulk = _variance_ratio(_rank_normalized(halves))
-    center = _quantile(halves, 0.5)[:, None, None]
-    tail = _variance_ratio(_rank_normalized((halves - center).abs()))
+    (center,) = _quantiles(halves, 0.5)
+    tail = _variance_ratio(_rank_normalized((halves - center[:, None, None]).abs()))
     # A tail that is the same everywhere says nothing, so that the bulk decides.
     return torch.where(tail > bulk, tail, bulk)
 
@@ -194,8 +194,8 @@ def _ess_bulk(draws: Tensor) -> Tensor:
 
 def _ess_tail(draws: Tensor) -> Tensor:
     low, high = (
-        _ess(_split((draws <= _quantile(draws, prob)[:, None, None]).double()))
-        for prob in (0.05, 0.95)
+        _ess(_split((draws <= quantile[:, None, None]).double()))
+        for quantile in _quantiles(draws, 0.05, 0.95)
     )
     return torch.minimum(low, high)
 
@@ -220,22 +220,32 @@ def _split(draws: Tensor) -> Tensor:
 def _rank_normalized(draws: Tensor) -> Tensor:
     """Normal scores of the ranks among all draws of an element; equal draws share their ranks."""
     flat = draws.flatten(1)
-    ordered = flat.sort(-1).values
-    below = torch.searchsorted(ordered, flat)
-    up_to = torch.searchsorted(ordered, flat, right=True)
-    ranks = (below + up_to + 1).double() / 2
-    scores: Tensor = torch.special.ndtri((ranks - 0.375) / (flat.shape[-1] + 0.25))
-    return scores.reshape(draws.shape)
+    ordered, index = flat.sort(-1)
+    total = flat.shape[-1]
+    place = torch.arange(1, total + 1, dtype=torch.float64).expand_as(flat)
+    ranks = place
+    changes = ordered.diff(dim=-1) != 0
+    if not changes.all():
+        edge = torch.ones_like(changes[:, :1])
+        first = place.where(torch.cat([edge, changes], -1), 0).cummax(-1).values
+        last = place.where(torch.cat([changes, edge], -1), total + 1)
+        ranks = (first + last.flip(-1).cummin(-1).values.flip(-1)) / 2
+    scores: Tensor = torch.special.ndtri((ranks - 0.375) / (total + 0.25))
+    return torch.empty_like(flat).scatter_(-1, index, scores).reshape(draws.shape)
 
 
-def _quantile(draws: Tensor, prob: float) -> Tensor:
-    """The quantile of each element, linear between draws; ``torch.quantile`` is for 2**24 draws."""
+def _quantiles(draws: Tensor, *probs: float) -> list[Tensor]:
+    """Quantiles of each element, linear between draws; ``torch.quantile`` takes 2**24 at most."""
     ordered = draws.flatten(1).sort(-1).values
-    position = ordered.shape[-1] * prob + (1 - prob)
-    index = min(max(math.floor(position), 1), ordered.shape[-1])
-    share = position - index
-    above = ordered[:, min(index, ordered.shape[-1] - 1)]
-    return (1 - share) * ordered[:, index - 1] + share * above
+    total = ordered.shape[-1]
+    found = []
+    for prob in probs:
+        position = total * prob + (1 - prob)
+        index = min(max(math.floor(position), 1), total)
+        share = position - index
+        above = ordered[:, min(index, total - 1)]
+        found.append((1 - share) * ordered[:, index - 1] + share * above)
+    return found
 
 
 def _variance_ratio(chains: Tensor) -> Tensor:
@@ -438,9 +448,9 @@ def _site_summary(draws: Tensor, prob: float) -> SiteSummary:
     return SiteSummary(
         mean=_by_element(lambda block: block.mean((1, 2)), draws, least=1),
         sd=_by_element(lambda block: block.std((1, 2)), draws, least=1 if len(draws) > 1 else 2),
-        lower=_by_element(lambda block: _quantile(block, tail), draws, least=1),
-        median=_by_element(lambda block: _quantile(block, 0.5), draws, least=1),
-        upper=_by_element(lambda block: _quantile(block, 1 - tail), draws, least=1),
+        lower=_by_element(lambda block: _quantiles(block, tail)[0], draws, least=1),
+        median=_by_element(lambda block: _quantiles(block, 0.5)[0], draws, least=1),
+        upper=_by_element(lambda block: _quantiles(block, 1 - tail)[0], draws, least=1),
         mcse_mean=mcse_mean(draws),
         mcse_sd=mcse_sd(draws),
         ess_bulk=ess_bulk(draws),
