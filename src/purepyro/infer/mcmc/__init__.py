@@ -1,0 +1,10 @@
+"""Markov chain Monte Carlo: the log density, kernels, and runs of many chains."""
+
+from ._hmc import HMC
+from ._mcmc import MCMC
+from ._nuts import NUTS
+from ._potential import Potential
+from ._result import MCMCResult
+from ._state import MCMCInfo, MCMCState
+
+__all__ = ["HMC", "MCMC", "NUTS", "MCMCInfo", "MCMCResult", "MCMCState", "Potential"]
