@@ -1,19 +1,19 @@
 """A typed, functional variant of Pyro's PyroModule for PyTorch."""
 
 from . import random
-from ._apply import Trace, apply, apply_with_state, init_state, log_density, trace
 from ._compile._jit import disable_jit, jit
-from ._describe import Description, describe
+from ._core._types import Params, Prior, State
+from ._declare._fields import PyroParam, PyroSample, static
+from ._declare._module import Module
+from ._declare._replace import replace
+from ._declare._to import to
 from ._errors import PurepyroError
-from ._fields import PyroParam, PyroSample, static
-from ._init import constrain, init, unconstrain
-from ._lift import Lifted, lift
-from ._module import Module
-from ._particles import expand_state, reduce_state
-from ._priors import fan_in_laplace, fan_in_normal
-from ._replace import replace
-from ._to import to
-from ._types import Params, Prior, State
+from ._lift._lift import Lifted, lift
+from ._lift._priors import fan_in_laplace, fan_in_normal
+from ._networks._state_axis import expand_state, reduce_state
+from ._run._apply import Trace, apply, apply_with_state, init_state, log_density, trace
+from ._run._describe import Description, describe
+from ._run._init import constrain, init, unconstrain
 from .ensemble import Ensemble
 
 __all__ = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from purepyro._compile import _backend
+from purepyro._compile.inductor import _backend
 
 
 @pytest.fixture

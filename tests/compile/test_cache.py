@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from purepyro._compile import _inductor
+from purepyro._compile.inductor import _inductor
 
 PROGRAM = """
 import json, torch, torchopt
@@ -57,11 +57,11 @@ def test_a_second_process_finds_what_the_first_compiled(tmp_path: Path) -> None:
 def test_other_sources_are_another_key(tmp_path: Path) -> None:
     """One setting in a copy of our code, or the version of the package, is enough."""
     home = tmp_path / "_compile"
-    shutil.copytree(Path(_inductor.__file__).parent, home)
+    shutil.copytree(Path(_inductor.__file__).parents[1], home)
     before = _inductor.mark_of_sources([home], "1.0")
     assert before == _inductor.mark_of_sources([home], "1.0")
     assert before != _inductor.mark_of_sources([home], "1.1")
-    changed = home / "_buffers.py"
+    changed = home / "inductor" / "_cpp_buffers.py"
     text = changed.read_text()
     changed.write_text(text.replace("_SMALL = 16 << 10", "_SMALL = 17 << 10"))
     assert changed.read_text() != text
@@ -76,7 +76,7 @@ def test_the_key_is_of_our_own_sources(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[list[str]] = []
 
     def look(folders: Sequence[Path], _: str) -> str:
-        seen.append([path.name for folder in folders for path in folder.glob("*.py")])
+        seen.append([path.name for folder in folders for path in folder.rglob("*.py")])
         return "mark"
 
     monkeypatch.setattr(_inductor, "mark_of_sources", look)
@@ -85,7 +85,9 @@ def test_the_key_is_of_our_own_sources(monkeypatch: pytest.MonkeyPatch) -> None:
         assert _inductor.own_code() == "mark"
     finally:
         _inductor.own_code.cache_clear()
-    assert {"_buffers.py", "_wrapper.py", "_inductor.py", "_nodes.py", "_philox.py"} <= {*seen[0]}
+    assert {"_cpp_buffers.py", "_cpp_wrapper.py", "_inductor.py", "_tanh.py", "_philox.py"} <= {
+        *seen[0]
+    }
 
 
 FALLBACK = """

@@ -13,12 +13,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from models import regression, regression_data
 from purepyro import jit, random
-from purepyro._compile import _inductor
-from purepyro._compile._boundary import Guard
-from purepyro._compile._inductor import inductor
+from purepyro._compat._tracing import Guard
+from purepyro._compile.inductor import _inductor
+from purepyro._compile.inductor._inductor import inductor
 from purepyro._errors import GradientError
 from purepyro.infer import SVI, AutoNormal
-from purepyro.random._bits._nodes import OPERATOR
+from purepyro.random._bits._philox_operators import OPERATOR
 
 pytestmark = pytest.mark.compiled
 

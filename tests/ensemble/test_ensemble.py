@@ -16,8 +16,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from models import regression, regression_data
 from purepyro import Ensemble, random
+from purepyro._core._trees import leaves_of, named_leaves, with_leaves
 from purepyro._errors import DeclarationError, DtypeError, KeyReuseError, KeyTypeError, ShapeError
-from purepyro._trees import leaves_of, named_leaves, with_leaves
 from purepyro.ensemble import EnsembleState
 from purepyro.infer import SVI, AutoNormal, Predictive, load, save, scale
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from purepyro import Ensemble, random
+from purepyro._core._trees import leaves_of
 from purepyro._errors import DeclarationError, DtypeError, ShapeError, UnknownNameError
-from purepyro._trees import leaves_of
 from purepyro.ensemble import EnsembleState
 from purepyro.infer import SVI, AutoNormal, scale
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from purepyro import PurepyroError, jit, random
-from purepyro._compile import _backend
+from purepyro._compile.inductor import _backend
 from purepyro._errors import OutOfRangeError
 from purepyro.infer import SVI, AutoNormal, SVIState
 

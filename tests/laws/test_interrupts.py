@@ -29,10 +29,10 @@ from pyro.poutine import util as poutine_util
 from torch import Tensor, fx, nn
 
 from purepyro import apply, init, jit, random, trace
+from purepyro._compat._isolation import RUN_LOCK
+from purepyro._compat._tracing import LOCK
 from purepyro._compile import _jit
-from purepyro._compile._boundary import LOCK
-from purepyro._isolation._boundary import RUN_LOCK
-from purepyro._trees import tensors_in
+from purepyro._core._trees import tensors_in
 from purepyro.infer import SVI, AutoNormal, Trace_ELBO
 
 _C: Any = torch._C

@@ -28,7 +28,7 @@ from purepyro.infer import (
     TraceGraph_ELBO,
     TraceMeanField_ELBO,
 )
-from purepyro.infer._elbo import LossOfParts
+from purepyro.infer.losses._elbo import LossOfParts
 
 How = Literal["vmap", "loop"]
 X, Y = regression_data(6)

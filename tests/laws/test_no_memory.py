@@ -16,7 +16,7 @@ from pyro import poutine
 from torch import Tensor
 
 from purepyro import Module, PyroParam, apply, init, random, trace
-from purepyro._trees import Frame, tensors_in
+from purepyro._core._trees import Frame, tensors_in
 from purepyro.infer import (
     SVI,
     AutoDelta,

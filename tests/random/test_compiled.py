@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from purepyro import random
-from purepyro.random._bits import _host, _nodes
+from purepyro.random._bits import _host, _philox_operators
 
 Traced = Callable[..., tuple[Tensor, ...]]
 
@@ -24,8 +24,8 @@ def _draws(key: Tensor, rate: Tensor) -> tuple[Tensor, ...]:
         dropped = torch.nn.functional.dropout(torch.ones(20, device=key.device))
     gamma = dist.Gamma(rate, 1.0, validate_args=False)
     return (
-        _nodes.lanes(one, torch.arange(5), "words"),
-        _nodes.lanes(random.name_key(one, "weight"), 0, "words"),
+        _philox_operators.lanes(one, torch.arange(5), "words"),
+        _philox_operators.lanes(random.name_key(one, "weight"), 0, "words"),
         random.uniform(random.Key(keys[1]), 33),
         random.uniform(random.Key(keys[2]), 7, dtype=torch.float64),
         random.bits(random.Key(keys[3]), 7, dtype=torch.int64),
@@ -75,7 +75,7 @@ def _compiled_draws(key: Tensor) -> tuple[Tensor, ...]:
     with random.keyed(random.name_key(one, "drop")):
         dropped = torch.nn.functional.dropout(torch.ones(20, device=key.device))
     return (
-        _nodes.lanes(one, torch.arange(5), "words"),
+        _philox_operators.lanes(one, torch.arange(5), "words"),
         random.split(one, 3),
         random.uniform(one, 33),
         random.bits(random.name_key(one, "bits"), 7, dtype=torch.int64),

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from purepyro import random
-from purepyro.random._bits import _host, _nodes, _words
+from purepyro.random._bits import _host, _philox_operators, _words
 from purepyro.random._bits._shape import Plan
 
 WORDS = st.integers(0, 2**64 - 1)
@@ -85,7 +85,7 @@ def test_normals_are_those_of_torch_to_rounding(vector: Vector) -> None:
 
 def test_random123_known_answer() -> None:
     assert _host.block(0, 0) == ZERO_BLOCK
-    lanes = _nodes.blocks(random.key(0), 1, "words")
+    lanes = _philox_operators.blocks(random.key(0), 1, "words")
     assert tuple(lanes.flatten().tolist()) == ZERO_BLOCK
 
 
@@ -94,7 +94,7 @@ def test_three_ways_to_the_same_words(seed: int, offset: int, count: int) -> Non
     pair = np.array([[seed, offset]], dtype=np.uint64)
     plain = [_host.block(seed, (offset + i) % 2**64) for i in range(count)]
     even, odd = _host.blocks(np.tile(pair, (2, 1)), count)
-    lanes = _nodes.blocks(torch.from_numpy(pair.view(np.int64))[0], count, "words")
+    lanes = _philox_operators.blocks(torch.from_numpy(pair.view(np.int64))[0], count, "words")
     numpy = np.stack([even[0, 0], odd[0, 0], even[1, 0], odd[1, 0]], -1)
     assert numpy.tolist() == lanes.tolist() == [list(block) for block in plain]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from purepyro import random
-from purepyro.random._bits._integers import remainder
+from purepyro.random._bits._bounded import remainder
 
 DTYPES = [
     torch.int8,

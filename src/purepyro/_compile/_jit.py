@@ -12,16 +12,16 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from torch import Tensor
 
-from .._boundary import is_transforming
+from .._compat._pyro import is_transforming
+from .._core._pickling import Portable, arrived
 from .._errors import DeclarationError, describe
-from .._recipes import Portable, arrived
-from ._backend import compiled
-from ._draws import with_joint_draws
-from ._graphs import outputs_of, own_outputs
-from ._indices import combine
-from ._specialize import CacheInfo, Specializations
+from ._cache import CacheInfo, Specializations
 from ._trace import Traced
-from ._tuned import tune
+from .inductor._backend import compiled
+from .passes._graph import outputs_of, own_outputs
+from .passes._index_checks import combine
+from .passes._merge_draws import with_joint_draws
+from .passes._sequence import tune
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -12,8 +12,8 @@ from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, Module
 
 from torch import Tensor
 
+from .._core._trees import named_leaves
 from .._errors import TraceError, describe
-from .._trees import named_leaves
 
 # Values without anything within.
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), range, slice)

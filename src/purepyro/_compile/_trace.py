@@ -8,20 +8,20 @@ from typing import Any, cast
 import attrs
 from torch import Tensor, fx
 
+from .._compat._isolation import unvalidated
+from .._compat._signals import undisturbed
+from .._compat._tracing import COMPILING, LOCK, functional, graph_of, is_random, watching
+from .._core._trees import Frame, tensors_in
+from .._core._user_code import line_of
 from .._errors import PurepyroError, TraceError, describe
-from .._isolation._boundary import unvalidated
-from .._isolation._signals import undisturbed
-from .._trees import Frame, tensors_in
-from .._where import line_of
-from ..random._bits._nodes import as_nodes
-from ._boundary import COMPILING, LOCK, functional, graph_of, is_random, watching
-from ._checks import without_checks
-from ._functional import made_functional, refuse_written, written_inputs
-from ._graphs import inputs_of, lifted
-from ._indices import INDEXED, Checks, with_checked_indices
-from ._lines import Lines
+from ..random._bits._philox_operators import as_nodes
 from ._results import refuse_hidden
-from ._silent import silent
+from ._source_lines import Lines
+from ._torch_logs import silent
+from .passes._functionalize import made_functional, refuse_written, written_inputs
+from .passes._graph import inputs_of, lifted
+from .passes._index_checks import INDEXED, Checks, with_checked_indices
+from .passes._linalg_checks import without_checks
 
 
 @attrs.frozen

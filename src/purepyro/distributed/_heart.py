@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterable
 
-from ._boundary import Store, new_connection
+from .._compat._c10d import Store, new_connection
 
 # A beat each second; a process whose heart stands still for so many seconds is gone. It beats in a
 # thread, so a process that is busy, or waits, is none of these.

@@ -2,8 +2,8 @@
 
 from ._calibration import calibration_error, coverage, quantile_calibration_error
 from ._ensemble import Ensemble
-from ._predictive import EnsemblePredictive
-from ._state import EnsembleRunResult, EnsembleState
+from ._ensemble_predictive import EnsemblePredictive
+from ._stacked import EnsembleRunResult, EnsembleState
 from ._uncertainty import ClassPrediction, Prediction
 
 __all__ = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._compat._functorch import plain
+from .._core._whole_numbers import whole
 from .._errors import DtypeError, ShapeError, SupportError, describe
-from .._integers import whole
-from ..random._concrete import plain
 
 
 def calibration_error(probs: Tensor, labels: Tensor, num_bins: int = 15) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, OneHotCategorical
 
 from .._errors import DtypeError, describe
-from .._sites import Site
+from .._run._sites import Site
 
 
 def moments(site: Site) -> tuple[Tensor, Tensor]:

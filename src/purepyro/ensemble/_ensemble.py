@@ -9,30 +9,30 @@ import attrs
 import torch
 from torch import Tensor
 
-from .._boundary import is_transforming
-from .._compile._loop import Loop
+from .._compat._isolation import intact
+from .._compat._pyro import is_transforming
+from .._compile.scan._scan import Loop
+from .._core._pickling import Carried
+from .._core._trees import leaves_of, mapped
+from .._core._whole_numbers import as_int_or_none
 from .._errors import DeclarationError, describe
-from .._integers import as_int_or_none
-from .._isolation._boundary import intact
-from .._mapped import How, check_how, explained
-from .._recipes import Carried
-from .._trees import leaves_of, mapped
+from .._run._mapping import How, check_how, explained
 from ..infer import SVI, SVIState
-from ..infer._elbo import check_chunk_size
-from ..infer._svi import check_count
+from ..infer.losses._elbo import check_chunk_size
+from ..infer.svi._svi import check_count
 from ..random import Key
 from ..random._reuse import consume
 from . import _members
-from ._arguments import Arguments, InDims, Plan, arguments
+from ._chunks import fitting, in_chunks, one_by_one
+from ._ensemble_predictive import EnsemblePredictive
+from ._failed import cause, guarded, lenient
+from ._in_dims import Arguments, InDims, Plan, arguments
+from ._initialize_member import require_one_good, started
+from ._loop import Carry, Training
+from ._member_settings import checked_keys, count_of
 from ._members import Indices, size_of, slice_of, stacked
-from ._predictive import EnsemblePredictive
-from ._quarantine import cause, guarded, lenient
 from ._report import report
-from ._run import fitting, in_chunks, one_by_one
-from ._settings import checked_keys, count_of
-from ._start import require_one_good, started
-from ._state import EnsembleRunResult, EnsembleState
-from ._train import Carry, Training
+from ._stacked import EnsembleRunResult, EnsembleState
 
 P = ParamSpec("P")
 

@@ -8,12 +8,12 @@ from typing import TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from .._boundary import is_transforming
+from .._compat._pyro import is_transforming
+from .._core._trees import leaves_of, mapped, named_leaves
+from .._core._whole_numbers import whole
 from .._errors import DeclarationError, DtypeError, ShapeError, UnknownNameError, describe
-from .._integers import whole
-from .._trees import leaves_of, mapped, named_leaves
 from ..infer import SVIState
-from ._state import EnsembleState
+from ._stacked import EnsembleState
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._errors import SupportError
 from ._members import size_of
-from ._state import EnsembleState
+from ._stacked import EnsembleState
 
 LOGGER = logging.getLogger("purepyro.ensemble")
 

@@ -1,17 +1,5 @@
 """Inference as pure functions: losses, guides, loops and prediction."""
 
-from ._arviz import to_inference_data
-from ._checkpoint import load, save
-from ._elbo import ELBO, ELBOParts, Trace_ELBO
-from ._enum import TraceEnum_ELBO
-from ._graph import TraceGraph_ELBO
-from ._log_likelihood import LogLikelihood
-from ._mean_field import TraceMeanField_ELBO
-from ._optimizers import Optimizer, clip_grad_norm, scale
-from ._predictive import Predictive
-from ._renyi import RenyiELBO
-from ._state import SVIRecord, SVIRunResult, SVIState
-from ._svi import SVI
 from .autoguide import (
     AutoDelta,
     AutoDiagonalNormal,
@@ -31,6 +19,18 @@ from .autoguide import (
     init_to_uniform,
     init_to_value,
 )
+from .losses._elbo import ELBO, ELBOParts, Trace_ELBO
+from .losses._enum import TraceEnum_ELBO
+from .losses._mean_field import TraceMeanField_ELBO
+from .losses._renyi import RenyiELBO
+from .losses._trace_graph import TraceGraph_ELBO
+from .predict._arviz import to_inference_data
+from .predict._log_likelihood import LogLikelihood
+from .predict._predictive import Predictive
+from .svi._checkpoint import load, save
+from .svi._optimizers import Optimizer, clip_grad_norm, scale
+from .svi._state import SVIRecord, SVIRunResult, SVIState
+from .svi._svi import SVI
 
 __all__ = [
     "ELBO",

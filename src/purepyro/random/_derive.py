@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._compat._function_modes import quiet
+from .._compat._functorch import outside_transforms, plain, readable
+from .._core._whole_numbers import whole
 from .._errors import DtypeError, ShapeError, SupportError, describe
-from .._integers import whole
-from ._bits import _host, _nodes
+from ._bits import _host, _philox_operators
 from ._bits._constants import MASK64
-from ._concrete import outside_transforms, plain, readable
 from ._key import Key, as_key, check_key
-from ._quiet import quiet
 from ._reuse import consume
 
 
@@ -53,7 +53,7 @@ def split(key: Key, num: int = 2) -> Key:
     pairs = readable(checked)
     if pairs is None:
         index = torch.arange(count, device=checked.device)
-        return as_key(_nodes.lanes(checked, index, "keys").movedim(-2, 0))
+        return as_key(_philox_operators.lanes(checked, index, "keys").movedim(-2, 0))
     return _host_keys(_host.blocks(pairs, count), (count, *checked.shape))
 
 
@@ -137,7 +137,7 @@ def fold_in_integer(key: Key, data: int) -> Key:
     """`fold_in` of an integer, without the checks."""
     pairs = readable(key)
     if pairs is None:
-        return as_key(_nodes.lanes(key, data, "keys").squeeze(-2))
+        return as_key(_philox_operators.lanes(key, data, "keys").squeeze(-2))
     if key.dim() == 1:
         seed, offset = pairs[0].tolist()
         derived = np.array(_host.derived(seed, offset + data), dtype=np.int64)
@@ -156,7 +156,7 @@ def _fold_in_tensor(key: Key, data: Tensor) -> Key:
             integer = int(number)
         return fold_in_integer(key, integer)
     words = data.view(torch.int64) if data.dtype is torch.uint64 else data.to(torch.int64)
-    return as_key(_nodes.lanes(key, words.unsqueeze(-1), "keys").squeeze(-2))
+    return as_key(_philox_operators.lanes(key, words.unsqueeze(-1), "keys").squeeze(-2))
 
 
 def _host_keys(blocks: tuple[_host.Words, _host.Words], shape: tuple[int, ...]) -> Key:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .._compat._function_modes import quiet
+from .._core._whole_numbers import as_int_or_none, whole
 from .._errors import ShapeError, describe
-from .._integers import as_int_or_none, whole
-from ._bits import _integers, _words
+from ._bits import _bounded, _words
 from ._bits._shape import Shape, flat, plan
 from ._key import Key, check_key
-from ._quiet import quiet
 from ._reuse import consume
 
 
@@ -39,7 +39,7 @@ def bits(key: Key, *shape: Shape, dtype: torch.dtype | None = None) -> Tensor:
     """
     checked = check_key(key)
     consume(checked, "bits")
-    return _integers.bits(plan(checked, flat(shape)), dtype or torch.int32)
+    return _bounded.bits(plan(checked, flat(shape)), dtype or torch.int32)
 
 
 @quiet
@@ -158,7 +158,7 @@ def randint(
     consume(checked, "randint")
     shared = plan(checked, flat(shape))
     start, stop = as_int_or_none(low), as_int_or_none(high)
-    return _integers.between(shared, start, stop, dtype or torch.int32)
+    return _bounded.between(shared, start, stop, dtype or torch.int32)
 
 
 @quiet
@@ -190,7 +190,7 @@ def permutation(key: Key, n: int) -> Tensor:
         raise ShapeError(
             f"`n` is {describe(n)}. There are no orders of fewer than no integers. Write n >= 0."
         )
-    return _integers.permutation(checked, count)
+    return _bounded.permutation(checked, count)
 
 
 def _floating(dtype: torch.dtype | None) -> torch.dtype:

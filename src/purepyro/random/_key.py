@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, NewType, cast
 import torch
 from torch import Tensor
 
+from .._core._whole_numbers import whole
 from .._errors import KeyTypeError, SupportError, describe
-from .._integers import whole
 from ._bits._constants import MASK64
 
 if TYPE_CHECKING:

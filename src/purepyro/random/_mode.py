@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType
 from typing import Any, Self, TypeAlias, TypeVar
@@ -14,12 +13,13 @@ from torch._C import (
 )
 from torch.overrides import TorchFunctionMode
 
+from .._compat._innermost import INNERMOST
+from ._batch_invariant import STEADY
 from ._key import Key, check_key
 from ._primitives._composites import COMPOSITES, REPLACED, unchecked
 from ._primitives._table import KEYED
 from ._reuse import consume
 from ._source import KeySource
-from ._steady import STEADY
 
 T = TypeVar("T")
 
@@ -27,15 +27,6 @@ T = TypeVar("T")
 Rewrite: TypeAlias = Callable[
     [Callable[..., Any], Sequence[Any], Mapping[str, Any]], tuple[Sequence[Any], Mapping[str, Any]]
 ]
-
-
-class _Thread(threading.local):
-    """The innermost mode that is on in this thread."""
-
-    mode: KeyedRandom | None = None
-
-
-_THREAD = _Thread()
 
 
 class KeyedRandom(TorchFunctionMode):
@@ -53,13 +44,13 @@ class KeyedRandom(TorchFunctionMode):
         self.steady = steady
         self._rewrite = rewrite
         # For each block that is under way: the mode around it, and how many torch had.
-        self._outer: list[tuple[KeyedRandom | None, int]] = []
+        self._outer: list[tuple[TorchFunctionMode | None, int]] = []
 
     def __enter__(self) -> Self:
-        outer = _THREAD.mode, _len_torch_function_stack()
+        outer = INNERMOST.mode, _len_torch_function_stack()
         try:
             self._outer.append(outer)
-            _THREAD.mode = self
+            INNERMOST.mode = self
             _push_on_torch_function_stack(self)
         except BaseException:  # an interrupt: there will be no end of the block
             self._leave(outer)
@@ -69,10 +60,10 @@ class KeyedRandom(TorchFunctionMode):
     def __exit__(self, *error: Any) -> None:
         self._leave(self._outer[-1])
 
-    def _leave(self, outer: tuple[KeyedRandom | None, int]) -> None:
+    def _leave(self, outer: tuple[TorchFunctionMode | None, int]) -> None:
         while _len_torch_function_stack() > outer[1]:
             _pop_torch_function_stack()
-        _THREAD.mode = outer[0]
+        INNERMOST.mode = outer[0]
         if self._outer and self._outer[-1] is outer:
             self._outer.pop()
 
@@ -145,8 +136,8 @@ def draw(key: Key, fn: Callable[[], T]) -> T:
 
     As `keyed` without its overhead: a mode that is on already is pointed at `key` for the time.
     """
-    mode = _THREAD.mode
-    if mode is None:
+    mode = INNERMOST.mode
+    if not isinstance(mode, KeyedRandom):
         with KeyedRandom(key, steady=True):
             return fn()
     source, steady = mode.source, mode.steady
@@ -157,20 +148,10 @@ def draw(key: Key, fn: Callable[[], T]) -> T:
         mode.source, mode.steady = source, steady
 
 
-def innermost_mode() -> KeyedRandom | None:
-    """The mode of the innermost block of this thread."""
-    return _THREAD.mode
-
-
-def put_back_mode(mode: KeyedRandom | None) -> None:
-    """Say which mode is the innermost, after blocks that were cut short."""
-    _THREAD.mode = mode
-
-
 def current_source() -> KeySource:
     """The keys of the innermost block."""
-    mode = _THREAD.mode
-    if mode is None:
+    mode = INNERMOST.mode
+    if not isinstance(mode, KeyedRandom):
         raise RuntimeError("There is no keyed block around this draw. Draw by `random.sample`.")
     return mode.source
 

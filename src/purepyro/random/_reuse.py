@@ -9,8 +9,8 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
+from .._compat._functorch import readable
 from .._errors import KeyReuseError
-from ._concrete import readable
 
 _Used = dict[tuple[int, int], str]
 _USED: ContextVar[_Used | None] = ContextVar("purepyro_used_keys", default=None)

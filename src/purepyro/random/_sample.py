@@ -8,14 +8,14 @@ from typing import TypeVar, cast
 
 from torch import Tensor
 
+from .._compat._function_modes import quiet
+from .._compat._untyped import own_draw, part, reparameterised
 from .._errors import UnsupportedDistributionError
 from ._bits._shape import flat
-from ._boundary import own_draw, part, reparameterised
 from ._distributions._composed import of_base
 from ._distributions._entries import COMPOSED, KEYLESS, LEAVES, UNSUPPORTED, Composed, Leaf
 from ._key import Key, check_key
 from ._mode import current_source, draw
-from ._quiet import quiet
 from ._reuse import consume, unchecked
 from ._source import KeySource
 

@@ -10,12 +10,12 @@ import pyro.distributions as dist
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ..._boundary import OWN_MASK
-from ..._fields import static
+from ..._compat._pyro import OWN_MASK
+from ..._declare._fields import static
+from ._init_locs import Start
 from ._initialization import Initializer, init_to_median
+from ._latents import Latent
 from ._model_guide import ModelGuide, PlatesOfRun
-from ._prototype import Latent
-from ._start import Start
 
 P = ParamSpec("P")
 

@@ -10,10 +10,10 @@ from pyro.distributions import constraints
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-from ..._fields import static
+from ..._declare._fields import static
+from ._init_locs import Start
 from ._joint_guide import JointGuide
-from ._prototype import Latent
-from ._start import Start
+from ._latents import Latent
 
 P = ParamSpec("P")
 

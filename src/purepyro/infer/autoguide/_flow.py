@@ -15,16 +15,16 @@ from pyro.distributions.transforms import affine_autoregressive, iterated
 from torch import Tensor, nn
 from torch.distributions import AffineTransform, Transform
 
+from ..._compat._functorch import outside_transforms
+from ..._core._lazy import Lazy
+from ..._core._trees import tensors_in
+from ..._declare._fields import static
 from ..._errors import DeclarationError, describe
-from ..._fields import static
-from ..._lazy import Lazy
-from ..._trees import tensors_in
 from ...random import key, name_key
-from ...random._concrete import outside_transforms
 from ...random._mode import KeyedRandom
+from ._init_locs import Start
 from ._joint_guide import JointGuide
-from ._prototype import Latent
-from ._start import Start
+from ._latents import Latent
 
 P = ParamSpec("P")
 M = TypeVar("M", bound=nn.Module)

@@ -8,11 +8,11 @@ from typing import ClassVar, Generic, ParamSpec
 import torch
 from torch import Tensor
 
+from ..._core._types import Values
+from ..._declare._module import Module
+from ..._declare._reads import BINDING, Binding, join
 from ..._errors import SupportError, describe
-from ..._execute import Setting, execute
-from ..._module import Module
-from ..._scope import BINDING, Binding, join
-from ..._types import Values
+from ..._run._execute import Setting, execute
 from ...random import Key, key
 from ...random._reuse import consume
 

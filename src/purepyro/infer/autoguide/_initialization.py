@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.distributions import Independent, biject_to
 from torch.distributions.constraints import Constraint
 
+from ..._compat._functorch import plain
+from ..._core._types import Values
 from ..._errors import MissingNameError, UnsupportedDistributionError, near
-from ..._types import Values
 from ...random import Key, uniform
-from ...random._concrete import plain
 from ...random._sample import draw_distribution
 
 

@@ -12,11 +12,11 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-from ..._boundary import OWN_MASK
+from ..._compat._pyro import OWN_MASK
 from ..._errors import DeclarationError, ShapeError, describe
+from ._init_locs import Start
+from ._latents import Latent
 from ._model_guide import ModelGuide, normal_quantiles, pushed
-from ._prototype import Latent
-from ._start import Start
 
 P = ParamSpec("P")
 

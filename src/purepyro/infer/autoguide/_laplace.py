@@ -11,20 +11,20 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import transform_to
 
-from ..._apply import record
+from ..._compat._functorch import plain
+from ..._compat._isolation import intact
+from ..._core._types import Params, Values
+from ..._declare._fields import static
 from ..._errors import SupportError
-from ..._execute import Call, Setting, execute, jointly
-from ..._fields import static
-from ..._isolation._boundary import intact
-from ..._types import Params, Values
+from ..._run._apply import record
+from ..._run._execute import Call, Setting, execute, jointly
 from ...random import key
-from ...random._concrete import plain
+from ._init_locs import Start
 from ._initialization import Initializer, init_to_median
 from ._joint_guide import JointGuide, parts_of
+from ._latents import Latent
 from ._model_guide import PlatesOfRun, pushed
 from ._multivariate import AutoMultivariateNormal
-from ._prototype import Latent
-from ._start import Start
 
 P = ParamSpec("P")
 

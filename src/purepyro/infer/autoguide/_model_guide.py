@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.distributions import biject_to
 from torch.distributions.constraints import Constraint
 
-from ..._boundary import indices_of
+from ..._compat._pyro import indices_of
+from ..._declare._fields import static
+from ..._declare._reads import GIVEN
 from ..._errors import DeclarationError
-from ..._fields import static
-from ..._scope import GIVEN
 from ._guide import AutoGuide
+from ._init_locs import Start
 from ._initialization import Initializer, init_to_feasible
-from ._prototype import Latent, Prototypes
-from ._start import Start
+from ._latents import Latent, Prototypes
 
 P = ParamSpec("P")
 

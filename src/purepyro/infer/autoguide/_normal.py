@@ -11,11 +11,11 @@ import torch
 from pyro.distributions import constraints
 from torch import Tensor
 
-from ..._boundary import OWN_MASK
-from ..._fields import static
+from ..._compat._pyro import OWN_MASK
+from ..._declare._fields import static
+from ._init_locs import Start
+from ._latents import Latent
 from ._model_guide import ModelGuide, PlatesOfRun, normal_quantiles, pushed
-from ._prototype import Latent
-from ._start import Start
 
 P = ParamSpec("P")
 

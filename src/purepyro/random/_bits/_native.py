@@ -14,8 +14,8 @@ from torch import Tensor
 from torch._C import _len_torch_dispatch_stack
 from torch._C._functorch import is_functorch_wrapped_tensor
 
-from .._boundary import call, part
-from .._concrete import outside_transforms
+from ..._compat._functorch import outside_transforms
+from ..._compat._untyped import call, part
 from . import _host
 
 try:

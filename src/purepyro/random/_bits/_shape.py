@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from ..._core._whole_numbers import whole
 from ..._errors import ShapeError, describe
-from ..._integers import whole
 from .._key import Key
 
 Shape = int | Sequence[int]

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._concrete import outside_transforms, readable
-from . import _host, _native, _nodes
+from ..._compat._functorch import outside_transforms, readable
+from . import _host, _native, _philox_operators
 from ._constants import MASK32
+from ._floats import box_muller, double, single
 from ._host import Wide, Words
-from ._numbers import box_muller, double, single
 from ._shape import Plan
 
 # Uniform numbers are k * 2**-digits, as many digits as the dtype's significand holds.
@@ -37,7 +37,7 @@ def words(plan: Plan) -> Tensor:
         with outside_transforms():
             found = _host_words(pairs, plan.size).astype(np.int64)
             return torch.from_numpy(found).reshape(plan.shape)
-    return _cut(_nodes.blocks(plan.keys, -(-plan.size // 4), "words"), plan)
+    return _cut(_philox_operators.blocks(plan.keys, -(-plan.size // 4), "words"), plan)
 
 
 def wide_words(plan: Plan) -> Tensor:
@@ -50,7 +50,7 @@ def wide_words(plan: Plan) -> Tensor:
         with outside_transforms():
             found = _host_wide_words(pairs, plan.size).view(np.int64)
             return torch.from_numpy(found).reshape(plan.shape)
-    return _cut(_nodes.blocks(plan.keys, -(-plan.size // 2), "wide_words"), plan)
+    return _cut(_philox_operators.blocks(plan.keys, -(-plan.size // 2), "wide_words"), plan)
 
 
 def uniforms(plan: Plan, dtype: torch.dtype) -> Tensor:
@@ -85,8 +85,8 @@ def normals(plan: Plan, dtype: torch.dtype) -> Tensor:
             found = _host_normals(pairs, plan.size, dtype).reshape(plan.shape)
             return found if found.dtype is dtype else found.to(dtype)
     if dtype is torch.float64:
-        return _cut(_nodes.blocks(plan.keys, -(-plan.size // 2), "wide_normals"), plan)
-    return _cut(_nodes.blocks(plan.keys, -(-plan.size // 4), "normals"), plan).to(dtype)
+        return _cut(_philox_operators.blocks(plan.keys, -(-plan.size // 2), "wide_normals"), plan)
+    return _cut(_philox_operators.blocks(plan.keys, -(-plan.size // 4), "normals"), plan).to(dtype)
 
 
 def _normals_of_words(plan: Plan, dtype: torch.dtype) -> Tensor:

@@ -10,12 +10,12 @@ from pyro.distributions import hmm as _hmm
 from pyro.ops.indexing import Vindex
 from torch import Tensor
 
+from ..._compat._untyped import call, number, part, shape_of, tensor
+from .._batch_invariant import row_sum, softmax
 from .._bits._shape import plan
 from .._bits._words import uniforms
-from .._boundary import call, number, part, shape_of, tensor
 from .._primitives import _discrete
 from .._source import KeySource
-from .._steady import row_sum, softmax
 from ._scalars import wrapped
 
 Shape = tuple[int, ...]

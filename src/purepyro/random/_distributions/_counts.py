@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch import distributions as base
 
-from .._boundary import beta_part, gamma_part, number, shape_of, tensor
+from ..._compat._untyped import beta_part, gamma_part, number, shape_of, tensor
 from .._key import Key
 from .._primitives import _discrete
 from .._primitives._continuous import dirichlet, exponential

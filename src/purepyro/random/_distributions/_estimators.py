@@ -19,12 +19,12 @@ from pyro.distributions import omt_mvn as _omt
 from torch import Tensor
 from torch.autograd import Function
 
+from ..._compat._untyped import part, shape_of, tensor
+from .._batch_invariant import matmul, sigmoid
 from .._bits._shape import plan
 from .._bits._words import normals, open_uniforms
-from .._boundary import part, shape_of, tensor
 from .._primitives import _discrete
 from .._source import KeySource
-from .._steady import matmul, sigmoid
 
 Shape = tuple[int, ...]
 Backward = Callable[[object, Tensor], tuple[Tensor | None, ...]]

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch import distributions as base
 
+from ..._compat._untyped import call, part, shape_of, tensor
+from .._batch_invariant import power
 from .._bits._shape import broadcast, plan
 from .._bits._words import normals, open_uniforms, uniforms
-from .._boundary import call, part, shape_of, tensor
 from .._primitives import _discrete
 from .._primitives._continuous import dirichlet, exponential
 from .._primitives._gamma import first_accepted, standard_gamma
 from .._source import KeySource
-from .._steady import power
 from .._streams import stream
 from ._simple import above_zero
 

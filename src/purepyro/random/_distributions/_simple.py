@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch import distributions as base
 
+from ..._compat._untyped import tensor
 from .._bits._shape import plan
 from .._bits._words import normals, uniforms
-from .._boundary import tensor
 from .._primitives._gamma import standard_gamma
 from .._source import KeySource
 

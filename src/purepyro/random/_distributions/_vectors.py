@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torch import distributions as base
 
+from ..._compat._untyped import shape_of, tensor
+from .._batch_invariant import matmul, matvec, row_sum
 from .._bits._shape import plan
 from .._bits._words import normals, uniforms
-from .._boundary import shape_of, tensor
 from .._key import Key
 from .._primitives._continuous import dirichlet
 from .._primitives._gamma import first_accepted, standard_gamma
 from .._source import KeySource
-from .._steady import matmul, matvec, row_sum
 from .._streams import stream
 from ._scalars import circular, wrapped
 from ._simple import above_zero

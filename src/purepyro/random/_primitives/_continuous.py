@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from .._batch_invariant import row_sum
 from .._bits._shape import plan
 from .._bits._words import open_uniforms, uniforms
 from .._key import Key
-from .._steady import row_sum
 from ._gamma import log_gamma
 from ._implicit import attach_dirichlet
 

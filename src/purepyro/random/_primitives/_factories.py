@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .._bits import _integers
+from .._bits import _bounded
 from .._bits._shape import broadcast, plan
 from .._bits._words import normals, uniforms
 from .._source import KeySource
@@ -98,7 +98,7 @@ def randint(
             shape = bound
     start, stop = _bounds(numbers, low, high)
     key = source.next_key(_device(out, device))
-    found = _integers.between(plan(key, tuple(shape or ())), start, stop, torch.int64)
+    found = _bounded.between(plan(key, tuple(shape or ())), start, stop, torch.int64)
     wanted = dtype or (torch.int64 if out is None else out.dtype)
     return _finished(found.to(wanted), out, False)
 
@@ -116,7 +116,7 @@ def randint_like(
     """`torch.randint_like`: (input, high) or (input, low, high)."""
     start, stop = _bounds(list(bounds), low, high)
     key = source.next_key(_device(input, device))
-    found = _integers.between(plan(key, tuple(input.shape)), start, stop, torch.int64)
+    found = _bounded.between(plan(key, tuple(input.shape)), start, stop, torch.int64)
     return found.to(dtype or input.dtype)
 
 
@@ -130,7 +130,7 @@ def randperm(
     **_: object,
 ) -> Tensor:
     """`torch.randperm`."""
-    found = _integers.permutation(source.next_key(_device(out, device)), n)
+    found = _bounded.permutation(source.next_key(_device(out, device)), n)
     wanted = dtype or (torch.int64 if out is None else out.dtype)
     return _finished(found.to(wanted), out, False)
 

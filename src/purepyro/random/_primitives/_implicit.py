@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .._boundary import part
+from ..._compat._untyped import part
 from ._slopes import dirichlet_slope, gamma_slope
 
 

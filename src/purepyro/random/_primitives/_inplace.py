@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._bits import _integers
+from .._bits import _bounded
 from .._bits._shape import plan
 from .._bits._words import normals, uniforms
 from .._source import KeySource
@@ -91,4 +91,4 @@ def random_(source: KeySource, target: Tensor, *bounds: int, **named: int) -> Te
         info = None if target.dtype.is_floating_point else torch.iinfo(target.dtype)
         high = _INTEGRAL[target.dtype] + 1 if info is None else info.max + 1
     shared = plan(source.next_key(target.device), tuple(target.shape))
-    return fill(target, _integers.between(shared, low, high, torch.int64))
+    return fill(target, _bounded.between(shared, low, high, torch.int64))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from .._boundary import call, part
+from ..._compat._untyped import call, part
 
 
 class _Info(Protocol):

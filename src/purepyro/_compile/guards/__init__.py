@@ -1,0 +1,1 @@
+"""What a compiled function captured, and whether it is still the same."""

@@ -1,0 +1,1 @@
+"""Loops over a pure step as compiled blocks of many steps."""

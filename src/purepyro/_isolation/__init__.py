@@ -1,1 +1,0 @@
-"""A run's own Pyro, and the process as it was when the run is over, however it ends."""

@@ -1,0 +1,1 @@
+"""Networks of ``torch.nn`` as Modules, with priors for their parameters."""

@@ -1,0 +1,1 @@
+"""Networks of ``torch.nn`` that compute with a run's values."""

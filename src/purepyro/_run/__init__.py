@@ -1,0 +1,1 @@
+"""Pure runs of a model: ``init``, ``apply``, ``trace``, ``log_density``, ``describe``."""

@@ -1,0 +1,1 @@
+"""What a fit says: draws of the posterior predictive, log likelihoods, ArviZ."""

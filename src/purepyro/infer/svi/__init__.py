@@ -1,0 +1,1 @@
+"""Stochastic variational inference: the pure steps, and the loops around them."""
