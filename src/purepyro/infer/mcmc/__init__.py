@@ -1,5 +1,6 @@
-"""Markov chain Monte Carlo: the log density, kernels, and runs of many chains."""
+"""Markov chain Monte Carlo: the log density, kernels, runs of many chains, and diagnostics."""
 
+from ._diagnostics import SiteSummary, Summary, summarize
 from ._hmc import HMC
 from ._mcmc import MCMC
 from ._nuts import NUTS
@@ -7,4 +8,15 @@ from ._potential import Potential
 from ._result import MCMCResult
 from ._state import MCMCInfo, MCMCState
 
-__all__ = ["HMC", "MCMC", "NUTS", "MCMCInfo", "MCMCResult", "MCMCState", "Potential"]
+__all__ = [
+    "HMC",
+    "MCMC",
+    "NUTS",
+    "MCMCInfo",
+    "MCMCResult",
+    "MCMCState",
+    "Potential",
+    "SiteSummary",
+    "Summary",
+    "summarize",
+]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..._errors import DeclarationError
-from ..._recipes import Carried
+from ..._core._pickling import Carried
 from ._kernel import GradientKernel, as_positive
 from ._moves import (
     LONGEST,
@@ -65,7 +65,7 @@ class HMC(GradientKernel[P, Trajectory], Carried):
 
     Source: ``numpyro.infer.HMC``; Neal 2011, "MCMC Using Hamiltonian Dynamics".
 
-    Example:
+    Examples:
         >>> import pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import HMC

@@ -11,16 +11,16 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._boundary import innermost, is_tracing, is_transforming
-from ..._compile._loop import Loop
+from ..._compat._pyro import innermost, is_tracing, is_transforming
+from ..._compile.scan._scan import Loop
 from ..._errors import DeclarationError, MissingNameError, ShapeError, TraceError, describe
-from ..._integers import whole
-from ..._isolation._boundary import intact, unvalidated
-from ..._mapped import explained
-from ..._trees import mapped
-from ..._types import Values
+from ..._core._whole_numbers import whole
+from ..._compat._isolation import intact, unvalidated
+from ..._run._mapping import explained
+from ..._core._trees import mapped
+from ..._core._types import Values
 from ...random import Key, name_key
-from ...random._concrete import outside_transforms, plain
+from ..._compat._functorch import outside_transforms, plain
 from ...random._reuse import consume
 from ..autoguide import init_to_uniform
 from ..autoguide._initialization import Initializer

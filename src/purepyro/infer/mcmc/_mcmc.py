@@ -9,18 +9,19 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._boundary import is_transforming
+from ..._compat._pyro import is_transforming
 from ..._compile._jit import is_enabled
 from ..._errors import DeclarationError, ShapeError, describe
-from ..._integers import as_int_or_none
-from ..._isolation._boundary import intact
-from ..._mapped import explained
-from ..._recipes import Carried
-from ..._trees import mapped
+from ..._core._whole_numbers import as_int_or_none
+from ..._compat._isolation import intact
+from ..._run._mapping import explained
+from ..._core._pickling import Carried
+from ..._core._trees import mapped
 from ...random import Key, split
 from ...random._reuse import consume, unchecked
-from .._elbo import check_chunk_size
-from .._progress import LOGGER
+from ..losses._elbo import check_chunk_size
+from ..svi._progress import LOGGER
+from ._diagnostics import report
 from ._draws import Draws
 from ._kernel import GradientKernel, as_positive, chains_of, states_of
 from ._moves import Walk, goes
@@ -79,7 +80,7 @@ class MCMC(Carried, Generic[P]):
     Source: ``numpyro.infer.MCMC``; Dance, Glaser, Orbanz and Adams 2025, "Efficiently Vectorized
     MCMC on Modern Accelerators".
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import MCMC, NUTS
@@ -224,11 +225,12 @@ class MCMC(Carried, Generic[P]):
         ended = mapped(lambda *leaves: torch.cat(leaves), *after)
         samples = [part.samples() for part in parts]
         infos = mapped(lambda *leaves: torch.cat(leaves), *[part.stats() for part in parts])
-        return MCMCResult(
-            states_of(ended, layout),
-            mapped(lambda *leaves: torch.cat(leaves), *samples),
-            dict(sorted(infos._asdict().items())),
-        )
+        values = mapped(lambda *leaves: torch.cat(leaves), *samples)
+        stats = dict(sorted(infos._asdict().items()))
+        warnings = tuple(report(values, stats, getattr(self.kernel, "max_tree_depth", None)))
+        for text in warnings:
+            LOGGER.warning("MCMC: %s", text)
+        return MCMCResult(states_of(ended, layout), values, stats, warnings)
 
     def _walked(
         self,

@@ -15,7 +15,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._recipes import Carried
+from ..._core._pickling import Carried
 from ._kernel import GradientKernel, as_positive
 from ._mass import dot, velocity
 from ._moves import (
@@ -121,7 +121,7 @@ class NUTS(GradientKernel[P, Tree], Carried):
     2017, "A Conceptual Introduction to Hamiltonian Monte Carlo"; Phan, Pradhan and Jankowiak 2019,
     "Composable Effects for Flexible and Accelerated Probabilistic Programming in NumPyro".
 
-    Example:
+    Examples:
         >>> import pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import NUTS

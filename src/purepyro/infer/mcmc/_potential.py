@@ -15,8 +15,8 @@ from pyro.poutine.trace_struct import Trace as PyroTrace
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ..._apply import log_density, record
-from ..._boundary import (
+from ..._run._apply import log_density, record
+from ..._compat._pyro import (
     Enumeration,
     Msg,
     is_delta,
@@ -35,15 +35,15 @@ from ..._errors import (
     describe,
     near,
 )
-from ..._execute import Call, Joint, Outcome, Setting, execute, jointly
-from ..._isolation._boundary import unvalidated
-from ..._mapped import explained
-from ..._recipes import Carried
-from ..._sites import Site
-from ..._types import Values
+from ..._run._execute import Call, Joint, Outcome, Setting, execute, jointly
+from ..._compat._isolation import unvalidated
+from ..._run._mapping import explained
+from ..._core._pickling import Carried
+from ..._run._sites import Site
+from ..._core._types import Values
 from ...random import Key, fold_in, key, name_key
-from ...random._concrete import plain
-from .._boundary import Enumerated, expectations, packed_up
+from ..._compat._functorch import plain
+from ..losses._contraction import Enumerated, expectations, packed_up
 from ..autoguide import InitSite, init_to_uniform
 from ..autoguide._initialization import Initializer, values_given
 
@@ -72,7 +72,7 @@ class Potential(Carried, Generic[P]):
 
     Source: ``numpyro.infer.util.initialize_model`` and ``potential_energy``.
 
-    Example:
+    Examples:
         >>> import torch, pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import Potential

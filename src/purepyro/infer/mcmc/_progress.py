@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from tqdm import tqdm
 
-from .._progress import LOGGER
+from ..svi._progress import LOGGER
 from ._moves import Walk
 
 T = TypeVar("T")

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .._arviz import InferenceData, import_arviz
+from ..predict._arviz import InferenceData, import_arviz
+from ._diagnostics import Summary, summarize
 from ._state import MCMCState
 
 
@@ -21,7 +22,7 @@ class MCMCResult(NamedTuple):
             :class:`MCMCInfo`.
         warnings: What the run shows to be wrong with it, in words.
 
-    Example:
+    Examples:
         >>> import pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import MCMC, NUTS
@@ -46,6 +47,14 @@ class MCMCResult(NamedTuple):
         if group_by_chain:
             return self.samples
         return {name: value.flatten(0, 1) for name, value in self.samples.items()}
+
+    def summary(self, prob: float = 0.9) -> Summary:
+        """Mean, spread and accuracy of the draws of each site, as a table.
+
+        Args:
+            prob: The probability of the central interval between the two outer quantiles.
+        """
+        return summarize(self.samples, prob)
 
     def to_inference_data(self) -> InferenceData:
         """Draws and statistics as ArviZ's container; ArviZ is an extra, ``purepyro[arviz]``."""

@@ -50,7 +50,7 @@ class MCMCState(NamedTuple):
         transition: How many transitions there were, an int64 scalar.
         adaptation: Step size and mass matrix, and what they are learnt from.
 
-    Example:
+    Examples:
         >>> import pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import NUTS
@@ -80,7 +80,7 @@ class MCMCInfo(NamedTuple):
         step_size: How long they were.
         tree_depth: How often its trajectory was doubled.
 
-    Example:
+    Examples:
         >>> import pyro, pyro.distributions as dist
         >>> from purepyro import random
         >>> from purepyro.infer import HMC
