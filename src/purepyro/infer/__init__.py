@@ -24,6 +24,18 @@ from .losses._enum import TraceEnum_ELBO
 from .losses._mean_field import TraceMeanField_ELBO
 from .losses._renyi import RenyiELBO
 from .losses._trace_graph import TraceGraph_ELBO
+from .mcmc import (
+    HMC,
+    MCMC,
+    NUTS,
+    MCMCInfo,
+    MCMCResult,
+    MCMCState,
+    Potential,
+    SiteSummary,
+    Summary,
+    summarize,
+)
 from .predict._arviz import to_inference_data
 from .predict._log_likelihood import LogLikelihood
 from .predict._predictive import Predictive
@@ -34,6 +46,9 @@ from .svi._svi import SVI
 
 __all__ = [
     "ELBO",
+    "HMC",
+    "MCMC",
+    "NUTS",
     "SVI",
     "AutoDelta",
     "AutoDiagonalNormal",
@@ -48,12 +63,18 @@ __all__ = [
     "ELBOParts",
     "InitSite",
     "LogLikelihood",
+    "MCMCInfo",
+    "MCMCResult",
+    "MCMCState",
     "Optimizer",
+    "Potential",
     "Predictive",
     "RenyiELBO",
     "SVIRecord",
     "SVIRunResult",
     "SVIState",
+    "SiteSummary",
+    "Summary",
     "TraceEnum_ELBO",
     "TraceGraph_ELBO",
     "TraceMeanField_ELBO",
@@ -68,5 +89,6 @@ __all__ = [
     "load",
     "save",
     "scale",
+    "summarize",
     "to_inference_data",
 ]

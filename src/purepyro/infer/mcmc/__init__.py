@@ -1,5 +1,22 @@
-"""Markov chain Monte Carlo."""
+"""Markov chain Monte Carlo: the log density, kernels, runs of many chains, and diagnostics."""
 
 from ._diagnostics import SiteSummary, Summary, summarize
+from ._hmc import HMC
+from ._mcmc import MCMC
+from ._nuts import NUTS
+from ._potential import Potential
+from ._result import MCMCResult
+from ._state import MCMCInfo, MCMCState
 
-__all__ = ["SiteSummary", "Summary", "summarize"]
+__all__ = [
+    "HMC",
+    "MCMC",
+    "NUTS",
+    "MCMCInfo",
+    "MCMCResult",
+    "MCMCState",
+    "Potential",
+    "SiteSummary",
+    "Summary",
+    "summarize",
+]
