@@ -1,6 +1,7 @@
 """Twenty posteriors of posteriordb: models written anew, their data, and reference moments.
 
-A prior that the Stan program leaves out is ``ImproperUniform``. All is float64.
+A prior that the Stan program leaves out is ``ImproperUniform``. All have the default dtype,
+since a prior without parameters has no other.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions import constraints
 from torch import Tensor
+from torch.nn.functional import pad
 
 from purepyro import Module, Prior, PyroSample
 
@@ -32,21 +34,21 @@ def flat(support: constraints.Constraint, *shape: int) -> dist.ImproperUniform:
     return dist.ImproperUniform(support, (), shape)
 
 
-def scalar(value: float) -> Tensor:
-    """A float64 constant, which makes a prior and what is drawn from it float64."""
-    return torch.tensor(value, dtype=torch.float64)
-
-
 # ------------------------------------------------------------------------------------------ models
 
 
 class Regression(Module):
-    """A linear regression; the coefficients have a flat prior, the noise the one given."""
+    """A linear regression; flat coefficients, and flat or half-Cauchy noise."""
 
     size: int
-    noise: Prior = flat(constraints.positive)
+    noise_scale: float | None = None
     beta = PyroSample(lambda self: flat(constraints.real_vector, self.size))
-    sigma = PyroSample(lambda self: self.noise)
+
+    @PyroSample
+    def sigma(self) -> Prior:
+        if self.noise_scale is None:
+            return flat(constraints.positive)
+        return dist.HalfCauchy(self.noise_scale)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         mean, sigma = x @ self.beta, self.sigma
@@ -58,10 +60,8 @@ class NormalRegression(Module):
     """The same with normal coefficients and half-normal noise."""
 
     size: int
-    beta = PyroSample(
-        lambda self: dist.Normal(scalar(0.0), scalar(10.0)).expand([self.size]).to_event(1)
-    )
-    sigma = PyroSample(dist.HalfNormal(scalar(10.0)))
+    beta = PyroSample(lambda self: dist.Normal(0.0, 10.0).expand([self.size]).to_event(1))
+    sigma = PyroSample(lambda self: dist.HalfNormal(10.0))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         mean, sigma = x @ self.beta, self.sigma
@@ -87,13 +87,9 @@ class Diamonds(Module):
     """A regression with an intercept of its own, as brms writes it."""
 
     size: int
-    b = PyroSample(
-        lambda self: dist.Normal(scalar(0.0), scalar(1.0)).expand([self.size]).to_event(1)
-    )
-    Intercept = PyroSample(dist.StudentT(scalar(3.0), scalar(8.0), scalar(10.0)))
-    sigma = PyroSample(
-        dist.FoldedDistribution(dist.StudentT(scalar(3.0), scalar(0.0), scalar(10.0)))
-    )
+    b = PyroSample(lambda self: dist.Normal(0.0, 1.0).expand([self.size]).to_event(1))
+    Intercept = PyroSample(lambda self: dist.StudentT(3.0, 8.0, 10.0))
+    sigma = PyroSample(dist.FoldedDistribution(dist.StudentT(3.0, 0.0, 10.0)))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         mean, sigma = self.Intercept + x @ self.b, self.sigma
@@ -104,9 +100,9 @@ class Diamonds(Module):
 class EightSchools(Module):
     """Non-centred."""
 
-    mu = PyroSample(dist.Normal(scalar(0.0), scalar(5.0)))
-    tau = PyroSample(dist.HalfCauchy(scalar(5.0)))
-    theta_trans = PyroSample(dist.Normal(scalar(0.0), scalar(1.0)).expand([8]).to_event(1))
+    mu = PyroSample(lambda self: dist.Normal(0.0, 5.0))
+    tau = PyroSample(lambda self: dist.HalfCauchy(5.0))
+    theta_trans = PyroSample(lambda self: dist.Normal(0.0, 1.0).expand([8]).to_event(1))
 
     @PyroSample
     def theta(self) -> Prior:
@@ -122,11 +118,9 @@ class Autoregression(Module):
     """Each value depends on the ``order`` before it."""
 
     order: int
-    alpha = PyroSample(dist.Normal(scalar(0.0), scalar(10.0)))
-    beta = PyroSample(
-        lambda self: dist.Normal(scalar(0.0), scalar(10.0)).expand([self.order]).to_event(1)
-    )
-    sigma = PyroSample(dist.HalfCauchy(scalar(2.5)))
+    alpha = PyroSample(lambda self: dist.Normal(0.0, 10.0))
+    beta = PyroSample(lambda self: dist.Normal(0.0, 10.0).expand([self.order]).to_event(1))
+    sigma = PyroSample(lambda self: dist.HalfCauchy(2.5))
 
     def forward(self, y: Tensor) -> Tensor:
         before = y.unfold(0, self.order, 1)[:-1].flip(-1)
@@ -146,10 +140,12 @@ class Garch(Module):
     def forward(self, y: Tensor, sigma1: Tensor) -> Tensor:
         mu = self.mu
         shocks = self.alpha0 + self.alpha1 * (y[:-1] - mu).square()
-        # Each variance is its shock and beta1 of the variance before: a sum over all before.
-        lag = torch.arange(len(y))[:, None] - torch.arange(len(y))
-        weights = (self.beta1 ** lag.clamp(min=0)).tril()
-        variance = weights @ torch.cat([sigma1.square()[None], shocks])
+        variance = torch.cat([sigma1.square()[None], shocks])
+        # Each is its shock and beta1 times the one before: all sums over 1, 2, 4, ... shocks.
+        power, span = self.beta1, 1
+        while span < len(y):
+            variance = variance + power * pad(variance[:-span], (span, 0))
+            power, span = power.square(), 2 * span
         with pyro.plate("times", len(y)):
             return pyro.sample("y", dist.Normal(mu, variance.sqrt()), obs=y)
 
@@ -157,9 +153,9 @@ class Garch(Module):
 class GaussianProcess(Module):
     """With a squared exponential covariance; ``sigma`` is a variance, as in the Stan program."""
 
-    rho = PyroSample(dist.Gamma(scalar(25.0), scalar(4.0)))
-    alpha = PyroSample(dist.HalfNormal(scalar(2.0)))
-    sigma = PyroSample(dist.HalfNormal(scalar(1.0)))
+    rho = PyroSample(lambda self: dist.Gamma(25.0, 4.0))
+    alpha = PyroSample(lambda self: dist.HalfNormal(2.0))
+    sigma = PyroSample(lambda self: dist.HalfNormal(1.0))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         distance = (x[:, None] - x) / self.rho
@@ -173,12 +169,12 @@ class Mixture(Module):
     """Two normals, ordered by their locations."""
 
     mu = PyroSample(flat(constraints.ordered_vector, 2))
-    sigma = PyroSample(dist.HalfNormal(scalar(2.0)).expand([2]).to_event(1))
-    theta = PyroSample(dist.Beta(scalar(5.0), scalar(5.0)))
+    sigma = PyroSample(lambda self: dist.HalfNormal(2.0).expand([2]).to_event(1))
+    theta = PyroSample(lambda self: dist.Beta(5.0, 5.0))
 
     def forward(self, y: Tensor) -> Tensor:
         mu, sigma, theta = self.mu, self.sigma, self.theta
-        pyro.factor("locations", dist.Normal(scalar(0.0), scalar(2.0)).log_prob(mu).sum())
+        pyro.factor("locations", dist.Normal(0.0, 2.0).log_prob(mu).sum())
         weights = torch.stack([theta, 1 - theta])
         mixture = dist.MixtureSameFamily(dist.Categorical(weights), dist.Normal(mu, sigma))
         with pyro.plate("rows", len(y)):
@@ -194,9 +190,9 @@ class HiddenMarkov(Module):
 
     def forward(self, y: Tensor) -> None:
         mu = self.mu
-        prior = dist.Normal(y.new_tensor([3.0, 10.0]), scalar(1.0))
+        prior = dist.Normal(y.new_tensor([3.0, 10.0]), 1.0)
         pyro.factor("locations", prior.log_prob(mu).sum())
-        emission = dist.Normal(mu, scalar(1.0)).log_prob(y[:, None])
+        emission = dist.Normal(mu, 1.0).log_prob(y[:, None])
         transition = torch.stack([self.theta1, self.theta2]).log()
         pyro.factor("y", (emission[0] + chained(transition + emission[1:, None])).logsumexp(-1))
 
@@ -222,7 +218,7 @@ def columns(*values: Tensor) -> Tensor:
 def kidscore(data: Data, *covariates: Tensor) -> tuple[Model, tuple[Tensor, ...]]:
     """A score by covariates of the mother."""
     x = columns(*covariates)
-    return Regression(x.shape[-1], dist.HalfCauchy(scalar(2.5))), (x, data["kid_score"])
+    return Regression(x.shape[-1], noise_scale=2.5), (x, data["kid_score"])
 
 
 def regression(y: Tensor, *covariates: Tensor) -> tuple[Model, tuple[Tensor, ...]]:
@@ -273,7 +269,7 @@ def logmesquite(data: Data) -> tuple[Model, tuple[Tensor, ...]]:
 
 
 def nes(data: Data) -> tuple[Model, tuple[Tensor, ...]]:
-    ages = [(data["age_discrete"] == group).double() for group in (2, 3, 4)]
+    ages = [(data["age_discrete"] == group).to(data["income"]) for group in (2, 3, 4)]
     before = [data[name] for name in ("real_ideo", "race_adj")]
     after = [data[name] for name in ("educ1", "gender", "income")]
     return regression(data["partyid7"], *before, *ages, *after)
@@ -293,9 +289,9 @@ def diamonds(data: Data) -> tuple[Model, tuple[Tensor, ...]]:
 
 def contrasts(levels: Tensor, count: int) -> Tensor:
     """Orthogonal polynomials of an ordered factor, as R has them."""
-    places = torch.arange(float(count), dtype=torch.float64) - (count - 1) / 2
+    places = torch.arange(count, dtype=torch.float64) - (count - 1) / 2
     basis, triangle = torch.linalg.qr(torch.linalg.vander(places))
-    return (basis * triangle.diagonal().sign())[levels.long(), 1:]
+    return (basis * triangle.diagonal().sign())[levels.long(), 1:].to(levels)
 
 
 def eight_schools(data: Data) -> tuple[Model, tuple[Tensor, ...]]:
@@ -391,7 +387,8 @@ def _read(data_set: str) -> dict[str, dict[str, object]]:
 def posterior(name: str) -> Posterior:
     """A posterior, by its name in posteriordb."""
     read = _read(name.split("-")[0])
-    data = {key: torch.tensor(value, dtype=torch.float64) for key, value in read["data"].items()}
+    dtype = torch.get_default_dtype()
+    data = {key: torch.tensor(value, dtype=dtype) for key, value in read["data"].items()}
     model, args = BUILDERS[name](data)
     known = read["posteriors"][name]
     assert isinstance(known, dict)
