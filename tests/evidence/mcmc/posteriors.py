@@ -7,6 +7,7 @@ since a prior without parameters has no other.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from purepyro import Module, Prior, PyroSample
+from purepyro.infer.mcmc import summarize
 
 DATA = Path(__file__).parent / "data"
 
@@ -399,3 +401,61 @@ def element(values: Mapping[str, Tensor], parameter: str) -> Tensor:
     """The values of a parameter by its name in Stan, which counts from 1."""
     name, index = re.fullmatch(r"(\w+)(?:\[(\d+)\])?", parameter).groups()
     return values[name] if index is None else values[name][..., int(index) - 1]
+
+
+# -------------------------------------------------------------------------------------- comparison
+
+
+@attrs.frozen
+class Comparison:
+    """How far draws are from a reference.
+
+    Attributes:
+        mean: The largest error of a mean, in standard errors, of the draws and the reference.
+        sd: The largest relative error of a standard deviation.
+        r_hat: The largest R-hat of all elements.
+        ess: The smallest effective sample size of all elements, of bulk and tail.
+        divergent: The share of divergent draws.
+    """
+
+    mean: float
+    sd: float
+    r_hat: float
+    ess: float
+    divergent: float
+
+    @property
+    def faults(self) -> list[str]:
+        """What is not as it should be."""
+        bounds = {
+            f"a mean is off by {self.mean:.1f} standard errors": self.mean <= 4,
+            f"an sd is off by {self.sd:.0%}": self.sd <= 0.1,
+            f"R-hat is {self.r_hat:.3f}": self.r_hat < 1.01,
+            f"{self.divergent:.1%} diverge": self.divergent <= 0.01,
+        }
+        return [text for text, holds in bounds.items() if not holds]
+
+
+def compare(known: Posterior, samples: Data, stats: Data) -> Comparison:
+    """Draws ``(chain, draw, ...)`` beside the reference."""
+    sites = summarize(samples).sites
+    statistics = {
+        field: {name: getattr(site, field) for name, site in sites.items()}
+        for field in ("mean", "sd", "mcse_mean", "r_hat", "ess_bulk", "ess_tail")
+    }
+    means, sds = [], []
+    for parameter, reference in known.references.items():
+        mean, sd, mcse = (
+            element(statistics[field], parameter).item() for field in ("mean", "sd", "mcse_mean")
+        )
+        means.append(abs(mean - reference.mean) / math.hypot(mcse, reference.mcse))
+        sds.append(abs(sd / reference.sd - 1))
+    r_hats = torch.cat([value.flatten() for value in statistics["r_hat"].values()])
+    sizes = [*statistics["ess_bulk"].values(), *statistics["ess_tail"].values()]
+    return Comparison(
+        max(means),
+        max(sds),
+        r_hats.max().item(),
+        torch.cat([value.flatten() for value in sizes]).min().item(),
+        stats["diverging"].double().mean().item(),
+    )

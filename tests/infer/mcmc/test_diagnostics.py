@@ -266,6 +266,15 @@ def test_halves_of_a_single_chain_are_compared() -> None:
     assert report({"x": walk(0, 1, 2_000, 0.0)}, {}, None) == []
 
 
+def test_many_short_chains_need_not_be_long() -> None:
+    """64 chains of 50 draws, somewhat correlated: R-hat is above 1.01, though they agree."""
+    draws = walk(5, 64, 50, 0.4)
+    assert r_hat(draws) > 1.01
+    assert report({"x": draws}, {}, None) == []
+    draws[:8] += 1.5
+    assert "R-hat is above 1.06 for 1 of 1" in report({"x": draws}, {}, None)[0]
+
+
 def test_few_effective_draws_are_told() -> None:
     samples, stats = good()
     slow = walk(0, 4, 500, 0.8)

@@ -31,6 +31,8 @@ from ..._errors import (
 # that the draws are not to be relied on (section 4 of the paper).
 _LARGEST_R_HAT = 1.01
 _ESS_PER_CHAIN = 100
+# More chains than this are not asked to be long, each by itself.
+_MANY_CHAINS = 16
 # Below this, momentum is refreshed too slowly for the tails of the energy (Betancourt 2016).
 _SMALLEST_BFMI = 0.3
 # Trajectories cut at the largest depth cost time, not truth: a few of them are no news.
@@ -587,12 +589,13 @@ def _on_agreement(samples: Mapping[str, Tensor]) -> Iterator[str]:
     total = sum(values[0, 0].numel() for values in samples.values())
     # Of a single chain the two halves are compared.
     ratios = {name: _by_element(_r_hat, values) for name, values in samples.items()}
-    apart = _elements(ratios, lambda values: values > _LARGEST_R_HAT)
+    largest = _largest_r_hat(chains, draws)
+    apart = _elements(ratios, lambda values: values > largest)
     if apart:
         apart.sort(key=lambda pair: -pair[1])
         worst = _some([f"{name}: {value:.3g}" for name, value in apart])
         yield (
-            f"R-hat is above {_LARGEST_R_HAT} for {len(apart):,} of {total:,} elements ({worst}), "
+            f"R-hat is above {largest:.3g} for {len(apart):,} of {total:,} elements ({worst}), "
             f"so the {'chains' if chains > 1 else 'two halves of the chain'} do not agree, and the "
             "draws do not stand for the posterior yet. Warm up and draw for longer (num_warmup, "
             "num_samples). If the chains stay apart, there are several modes: give priors that "
@@ -612,6 +615,18 @@ def _on_agreement(samples: Mapping[str, Tensor]) -> Iterator[str]:
             "Draw more (num_samples); if it grows slowly, try dense_mass=True, or a non-centred "
             "form where a scale is random."
         )
+
+
+def _largest_r_hat(chains: int, draws: int) -> float:
+    """Up to where R-hat says that chains agree.
+
+    Chains that do agree, with an autocorrelation time t and n draws in each half, have one of
+    sqrt(1 + (t - 1) / n). Of a few chains 1.01 asks for draws enough; of many short ones it would
+    ask for what no one needs, since their effective sample sizes add up.
+    """
+    if chains <= _MANY_CHAINS:
+        return _LARGEST_R_HAT
+    return max(_LARGEST_R_HAT, math.sqrt(1 + 3 / (draws // 2)))
 
 
 def _on_depth(stats: Mapping[str, Tensor], max_tree_depth: int | None) -> str:
