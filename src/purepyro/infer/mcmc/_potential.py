@@ -572,8 +572,8 @@ def _require_full_plates(outcome: Outcome[object]) -> None:
         if site.kind == "subsample":
             raise DeclarationError(
                 f"The plate {name!r} draws a subsample of its rows, so the density would be "
-                "another one in each run, and no chain has a distribution to end in. Leave subsample_size "
-                "out to use all rows, or say which rows: "
+                "another one in each run, and no chain has a distribution to end in. Leave "
+                "subsample_size out to use all rows, or say which rows: "
                 f"pyro.plate({name!r}, size, subsample=rows)."
             )
 
