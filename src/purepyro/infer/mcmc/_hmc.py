@@ -9,8 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from ..._errors import DeclarationError
 from ..._core._pickling import Carried
+from ..._errors import DeclarationError
 from ._kernel import GradientKernel, as_positive
 from ._moves import (
     LONGEST,

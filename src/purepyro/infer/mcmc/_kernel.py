@@ -11,16 +11,16 @@ import attrs
 import torch
 from torch import Tensor
 
+from ..._compat._functorch import outside_transforms, plain
+from ..._compat._isolation import intact, unvalidated
 from ..._compat._pyro import innermost, is_tracing, is_transforming
 from ..._compile.scan._scan import Loop
-from ..._errors import DeclarationError, MissingNameError, ShapeError, TraceError, describe
-from ..._core._whole_numbers import whole
-from ..._compat._isolation import intact, unvalidated
-from ..._run._mapping import explained
 from ..._core._trees import mapped
 from ..._core._types import Values
+from ..._core._whole_numbers import whole
+from ..._errors import DeclarationError, ShapeError, TraceError, describe
+from ..._run._mapping import explained
 from ...random import Key, name_key
-from ..._compat._functorch import outside_transforms, plain
 from ...random._reuse import consume
 from ..autoguide import init_to_uniform
 from ..autoguide._initialization import Initializer
@@ -92,9 +92,7 @@ class GradientKernel(Generic[P, T]):
         consume(key, f"{type(self).__name__}.init")
         return self.begun(key, self.potential.init(key, *args, **kwargs), *args, **kwargs)
 
-    def begun(
-        self, key: Key, position: Values, /, *args: P.args, **kwargs: P.kwargs
-    ) -> MCMCState:
+    def begun(self, key: Key, position: Values, /, *args: P.args, **kwargs: P.kwargs) -> MCMCState:
         """The state of a chain at a position.
 
         Args:
@@ -166,9 +164,7 @@ class GradientKernel(Generic[P, T]):
         return Walk(chains, self.start_path(chains), empty, plan)
 
     @intact
-    def turn(
-        self, layout: Layout, walk: Walk[T], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Walk[T]:
+    def turn(self, layout: Layout, walk: Walk[T], /, *args: P.args, **kwargs: P.kwargs) -> Walk[T]:
         """A leapfrog of all chains that have a way to go, and what follows from it."""
         going = goes(walk)
         after = self.turn_of(walk, self.gradient_of(layout, args, kwargs))

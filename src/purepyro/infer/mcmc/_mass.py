@@ -81,8 +81,8 @@ def blocks_of(dense_mass: DenseMass, layout: Layout) -> Tensor | None:
                 )
             if name in taken:
                 raise DeclarationError(
-                    f"dense_mass has the site {name!r} in two blocks, so it is not clear with which "
-                    "sites it is correlated. Join the blocks."
+                    f"dense_mass has the site {name!r} in two blocks, so it is not clear with "
+                    "which sites it is correlated. Join the blocks."
                 )
             taken.add(name)
             block = torch.where(of_element == names.index(name), number, block)

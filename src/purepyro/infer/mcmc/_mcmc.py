@@ -9,14 +9,14 @@ import attrs
 import torch
 from torch import Tensor
 
+from ..._compat._isolation import intact
 from ..._compat._pyro import is_transforming
 from ..._compile._jit import is_enabled
-from ..._errors import DeclarationError, ShapeError, describe
-from ..._core._whole_numbers import as_int_or_none
-from ..._compat._isolation import intact
-from ..._run._mapping import explained
 from ..._core._pickling import Carried
 from ..._core._trees import mapped
+from ..._core._whole_numbers import as_int_or_none
+from ..._errors import DeclarationError, ShapeError, describe
+from ..._run._mapping import explained
 from ...random import Key, split
 from ...random._reuse import consume, unchecked
 from ..losses._elbo import check_chunk_size
@@ -151,9 +151,7 @@ class MCMC(Carried, Generic[P]):
                 )
         return self._run(state, count, args, kwargs, compiled=False)
 
-    def _begun(
-        self, keys: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> MCMCState:
+    def _begun(self, keys: Key, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> MCMCState:
         """A state for each key."""
         kernel: Any = self.kernel
         potential = kernel.potential
@@ -220,7 +218,7 @@ class MCMC(Carried, Generic[P]):
                     taken(chains, index), _slots(layout, size), taken(plan, index)
                 )
                 walk = self._walked(walk, layout, args, kwargs, draws, progress, compiled=compiled)
-                after.append(mapped(lambda leaf: leaf[:real], walk.chains))
+                after.append(taken(walk.chains, torch.arange(real)))
                 parts.append(draws)
         ended = mapped(lambda *leaves: torch.cat(leaves), *after)
         samples = [part.samples() for part in parts]

@@ -8,9 +8,9 @@ from typing import Generic, NamedTuple, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from ..._compat._functorch import plain
 from ..._core._trees import mapped
 from ...random import Key, normal, uniform
-from ..._compat._functorch import plain
 from ._mass import kinetic, scaled, velocity
 from ._state import Chains, MCMCInfo, Plan, Slots
 from ._warmup import waits

@@ -132,7 +132,9 @@ class NUTS(GradientKernel[P, Tree], Carried):
         (True, tensor(1))
     """
 
-    max_tree_depth: int = attrs.field(default=10, kw_only=True, converter=as_positive("max_tree_depth"))
+    max_tree_depth: int = attrs.field(
+        default=10, kw_only=True, converter=as_positive("max_tree_depth")
+    )
 
     def start_path(self, chains: Chains) -> Tree:
         zero, count = torch.zeros_like(chains.position), torch.zeros_like(chains.transition)
@@ -167,9 +169,7 @@ class NUTS(GradientKernel[P, Tree], Carried):
         bad = turning | is_divergent(error)
         whole = tree.index + 1 == 1 << tree.depth
         chains, tree, turned = _joined(chains, tree, whole & ~bad, coin, inverse_mass)
-        tree = tree._replace(
-            leaf=tree.leaf + 1, index=torch.where(whole | bad, 0, tree.index + 1)
-        )
+        tree = tree._replace(leaf=tree.leaf + 1, index=torch.where(whole | bad, 0, tree.index + 1))
         done = bad | turned | (tree.depth == self.max_tree_depth)
         info = MCMCInfo(
             acceptance_rate=tree.acceptance / tree.leaf,
@@ -215,8 +215,7 @@ class NUTS(GradientKernel[P, Tree], Carried):
             one = _leads_away(inverse_mass, here.first, first, across)
             two = _leads_away(inverse_mass, here.middle, last, sofar - here.before_middle)
             inner = checked[:, :-1] & (level[:-1] < highest)
-            turning = turning.any(-1) | (inner & ~(one & two)).any(-1)
-            return turning
+            return turning.any(-1) | (inner & ~(one & two)).any(-1)
         return turning.any(-1)
 
 

@@ -9,13 +9,15 @@ from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
 import attrs
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.infer import config_enumerate
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace as PyroTrace
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import Transform, biject_to
 
-from ..._run._apply import log_density, record
+from ..._compat._functorch import plain
+from ..._compat._isolation import unvalidated
 from ..._compat._pyro import (
     Enumeration,
     Msg,
@@ -25,6 +27,8 @@ from ..._compat._pyro import (
     message_distribution,
     message_infer,
 )
+from ..._core._pickling import Carried
+from ..._core._types import Values
 from ..._errors import (
     DeclarationError,
     DtypeError,
@@ -35,17 +39,14 @@ from ..._errors import (
     describe,
     near,
 )
+from ..._run._apply import log_density, record
 from ..._run._execute import Call, Joint, Outcome, Setting, execute, jointly
-from ..._compat._isolation import unvalidated
 from ..._run._mapping import explained
-from ..._core._pickling import Carried
 from ..._run._sites import Site
-from ..._core._types import Values
 from ...random import Key, fold_in, key, name_key
-from ..._compat._functorch import plain
-from ..losses._contraction import Enumerated, expectations, packed_up
 from ..autoguide import InitSite, init_to_uniform
 from ..autoguide._initialization import Initializer, values_given
+from ..losses._contraction import Enumerated, expectations, packed_up
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -132,9 +133,7 @@ class Potential(Carried, Generic[P]):
         _require_movable(outcome, starting.unconstrained)
         return starting.unconstrained
 
-    def log_density(
-        self, unconstrained: Values, /, *args: P.args, **kwargs: P.kwargs
-    ) -> Tensor:
+    def log_density(self, unconstrained: Values, /, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         """The log density at unconstrained values, by site; a differentiable scalar.
 
         Pyro's checks of values are off: where a density is not defined it is NaN or infinite.
@@ -145,8 +144,7 @@ class Potential(Carried, Generic[P]):
         """
         bent = _Unconstrained(unconstrained)
         with unvalidated():
-            density = self._joint(args, kwargs, partial(self._density, bent, args, kwargs))
-        return density
+            return self._joint(args, kwargs, partial(self._density, bent, args, kwargs))
 
     def value_and_grad(
         self, unconstrained: Values, /, *args: P.args, **kwargs: P.kwargs
@@ -186,7 +184,9 @@ class Potential(Carried, Generic[P]):
         fixed = {n: site.value for n, site in sites.items() if site.kind == "deterministic"}
         return {**latent, **fixed}
 
-    def unconstrain(self, values: Values, /, *args: P.args, **kwargs: P.kwargs) -> dict[str, Tensor]:
+    def unconstrain(
+        self, values: Values, /, *args: P.args, **kwargs: P.kwargs
+    ) -> dict[str, Tensor]:
         """The unconstrained values that stand for values of the latent sites.
 
         Raises:
@@ -271,7 +271,9 @@ class Potential(Carried, Generic[P]):
                 return record(outcome.sites).log_density + bent.log_jacobian()
         plates = max((-f.dim for s in outcome.sites.values() for f in s.plates if f.dim), default=0)
         again = _Unconstrained(bent.given)
-        run = Enumerated(again(config_enumerate(self.model)), Enumeration(plates, None, _refuse_mark))
+        run = Enumerated(
+            again(config_enumerate(self.model)), Enumeration(plates, None, _refuse_mark)
+        )
         outcome = execute(run.fn, key(0), args, kwargs, self._setting, joint)
         outcome.buffers.require_unchanged()
         again.require_all_read(outcome)
@@ -358,7 +360,7 @@ class Layout:
 
     @classmethod
     def of(cls, unconstrained: Values, batch: int = 0) -> Layout:
-        """The layout of such values, whose first ``batch`` dimensions are others than the site's."""
+        """The layout of such values, behind their first ``batch`` dimensions."""
         parts = [
             Part(name, value.shape[batch:], value.dtype)
             for name, value in sorted(unconstrained.items())
@@ -504,12 +506,12 @@ class _Given(_Served):
         return value
 
 
-def _inverse(transform: Any, value: Tensor) -> Tensor:
+def _inverse(transform: Transform, value: Tensor) -> Tensor:
     found: Tensor = transform.inv(value)
     return found
 
 
-def _transform_of(name: str, msg: Msg) -> Any:
+def _transform_of(name: str, msg: Msg) -> Transform:
     """The transform onto the support of a site that can be moved."""
     fn = message_distribution(msg)
     if is_delta(fn):
@@ -518,13 +520,14 @@ def _transform_of(name: str, msg: Msg) -> Any:
             "move. Write pyro.deterministic(name, value)."
         )
     try:
-        return biject_to(fn.support)
+        transform: Transform = biject_to(fn.support)
     except NotImplementedError:
         raise DeclarationError(
             f"The support {fn.support} of the latent site {name!r} ({type(fn).__name__}) has no "
             "map from unconstrained space, in which chains move. Draw a site of another support, "
             "such as a Normal, and compute this one from it."
         ) from None
+    return transform
 
 
 def _check_shape(name: str, value: object, shape: torch.Size, what: str) -> None:
@@ -541,7 +544,7 @@ def _check_shape(name: str, value: object, shape: torch.Size, what: str) -> None
         )
 
 
-def _is_discrete(fn: Any) -> bool:
+def _is_discrete(fn: TorchDistributionMixin) -> bool:
     try:
         return bool(fn.support.is_discrete)
     except NotImplementedError:  # a support that is not known
@@ -568,9 +571,9 @@ def _require_full_plates(outcome: Outcome[object]) -> None:
     for name, site in outcome.sites.items():
         if site.kind == "subsample":
             raise DeclarationError(
-                f"The plate {name!r} draws a subsample of its rows, so the density would be another "
-                "one in each run, and no chain has a distribution to end in. Leave subsample_size "
-                "out to use all rows, or say which rows: "
+                f"The plate {name!r} draws a subsample of its rows, so the density would be "
+                "another one in each run, and no chain has a distribution to end in. Leave "
+                "subsample_size out to use all rows, or say which rows: "
                 f"pyro.plate({name!r}, size, subsample=rows)."
             )
 
