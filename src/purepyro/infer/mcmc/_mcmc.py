@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 # From so many transitions on a run is compiled.
 _WORTHWHILE = 1_000
+# Of fewer draws a chain nothing can be told.
+_TELLING = 4
 # How many turns are taken between two looks at the chains.
 _TURNS = 512
 # How many elements the slots may have, which each turn of a compiled loop copies.
@@ -225,7 +227,8 @@ class MCMC(Carried, Generic[P]):
         infos = mapped(lambda *leaves: torch.cat(leaves), *[part.stats() for part in parts])
         values = mapped(lambda *leaves: torch.cat(leaves), *samples)
         stats = dict(sorted(infos._asdict().items()))
-        warnings = tuple(report(values, stats, getattr(self.kernel, "max_tree_depth", None)))
+        depth = getattr(self.kernel, "max_tree_depth", None)
+        warnings = tuple(report(values, stats, depth)) if count >= _TELLING else ()
         for text in warnings:
             LOGGER.warning("MCMC: %s", text)
         return MCMCResult(states_of(ended, layout), values, stats, warnings)
