@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..._core._pickling import Carried
+from ..._core._whole_numbers import as_int_or_none
 from ..._errors import DeclarationError
-from ._kernel import GradientKernel, as_positive
+from ._kernel import GradientKernel, positive
 from ._moves import (
     LONGEST,
     Gradient,
@@ -77,9 +78,7 @@ class HMC(GradientKernel[P, Trajectory], Carried):
 
     trajectory_length: float | None = attrs.field(default=None, kw_only=True)
     num_steps: int | None = attrs.field(
-        default=None,
-        kw_only=True,
-        converter=attrs.converters.optional(as_positive("num_steps")),
+        default=None, kw_only=True, converter=as_int_or_none, validator=positive
     )
 
     def __attrs_post_init__(self) -> None:

@@ -34,16 +34,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def as_positive(name: str) -> Callable[[object], int]:
-    """A converter of counts that are 1 or more."""
+def check_count(value: object, name: str, least: int = 1) -> int:
+    """A count as a plain int; refuse one that is none, or below ``least``."""
+    number = whole(value, least)
+    if number is None:
+        raise ShapeError(f"{name} is {describe(value)}. Give a whole number, {least} or more.")
+    return number
 
-    def convert(value: object) -> int:
-        number = whole(value, 1)
-        if number is None:
-            raise ShapeError(f"{name} is {describe(value)}. Give a whole number, 1 or more.")
-        return number
 
-    return convert
+def positive(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    """A validator of counts that are 1 or more."""
+    if value is not None:
+        check_count(value, field.name)
 
 
 def _check_between(low: float, high: float) -> Callable[..., None]:

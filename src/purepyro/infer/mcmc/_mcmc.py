@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import attrs
@@ -14,7 +14,7 @@ from ..._compat._pyro import is_transforming
 from ..._compile._jit import is_enabled
 from ..._core._pickling import Carried
 from ..._core._trees import mapped
-from ..._core._whole_numbers import as_int_or_none
+from ..._core._whole_numbers import as_int, as_int_or_none
 from ..._errors import DeclarationError, ShapeError, describe
 from ..._run._mapping import explained
 from ...random import Key, split
@@ -23,7 +23,7 @@ from ..losses._elbo import check_chunk_size
 from ..svi._progress import LOGGER
 from ._diagnostics import report
 from ._draws import Draws
-from ._kernel import GradientKernel, as_positive, chains_of, states_of
+from ._kernel import GradientKernel, chains_of, check_count, positive, states_of
 from ._moves import Walk, goes
 from ._potential import Layout
 from ._progress import ChainProgress
@@ -52,9 +52,8 @@ def _check_kernel(_: object, __: object, kernel: object) -> None:
         )
 
 
-def _as_count(name: str, least: int) -> Callable[[object], int]:
-    positive = as_positive(name)
-    return lambda value: 0 if least == 0 and value == 0 and value is not False else positive(value)
+def _not_negative(_: object, field: attrs.Attribute[int], value: object) -> None:
+    check_count(value, field.name, least=0)
 
 
 @attrs.frozen(getstate_setstate=False)
@@ -97,10 +96,10 @@ class MCMC(Carried, Generic[P]):
     """
 
     kernel: GradientKernel[P, Any] = attrs.field(validator=_check_kernel)
-    num_warmup: int = attrs.field(converter=_as_count("num_warmup", 0))
-    num_samples: int = attrs.field(converter=_as_count("num_samples", 1))
-    num_chains: int = attrs.field(default=1, converter=_as_count("num_chains", 1))
-    thinning: int = attrs.field(default=1, kw_only=True, converter=_as_count("thinning", 1))
+    num_warmup: int = attrs.field(converter=as_int, validator=_not_negative)
+    num_samples: int = attrs.field(converter=as_int, validator=positive)
+    num_chains: int = attrs.field(default=1, converter=as_int, validator=positive)
+    thinning: int = attrs.field(default=1, kw_only=True, converter=as_int, validator=positive)
     chunk_size: int | None = attrs.field(
         default=None, kw_only=True, converter=as_int_or_none, validator=check_chunk_size
     )
@@ -138,7 +137,7 @@ class MCMC(Carried, Generic[P]):
             *args: Arguments of the model.
             **kwargs: The same, by name.
         """
-        count = as_positive("num_samples")(num_samples)
+        count = check_count(num_samples, "num_samples")
         _require_stacked(state)
         if self._compiles(state, count):
             try:
@@ -173,7 +172,8 @@ class MCMC(Carried, Generic[P]):
                 positions[name] = torch.cat(
                     [positions[name][:i], value.unsqueeze(0), positions[name][i + 1 :]]
                 )
-        return kernel.begun_all(keys, positions, *args, **kwargs)
+        states: MCMCState = kernel.begun_all(keys, positions, *args, **kwargs)
+        return states
 
     def _compiles(self, state: MCMCState, count: int) -> bool:
         length = int(state.adaptation.schedule[:, 0].max()) + count * self.thinning
