@@ -29,7 +29,7 @@ from ._potential import Layout
 from ._progress import ChainProgress
 from ._result import MCMCResult
 from ._state import Chains, MCMCState, Plan
-from ._warmup import schedule, settled, waits
+from ._warmup import schedule, waits
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -61,9 +61,10 @@ class MCMC(Carried, Generic[P]):
     """Runs chains of a kernel: warm-up, then draws.
 
     Chain ``i`` is the run of ``fold_in(key, i)``, however many chains there are: bit for bit in
-    eager mode, and compiled within one ``chunk_size``; compiled at another width to rounding, which
-    trajectories amplify. (Torch's matrix products may round differently for other numbers of
-    chains.) Chains never wait for each other: one that ends its trajectory begins the next.
+    eager mode, and compiled within one ``chunk_size``, to which chains are padded; compiled at
+    another width to rounding, which trajectories amplify. (Torch's matrix products may round
+    differently for other numbers of chains; and :class:`ChEES` learns from all chains together.)
+    Chains never wait for each other: one that ends its trajectory begins the next.
 
     Attributes:
         kernel: ``NUTS(model)``, ``HMC(model)`` or another.
@@ -138,6 +139,11 @@ class MCMC(Carried, Generic[P]):
             **kwargs: The same, by name.
         """
         count = check_count(num_samples, "num_samples")
+        if self.chunk_size is not None and self.kernel.learns_together:
+            raise DeclarationError(
+                f"MCMC has chunk_size={self.chunk_size}, but {type(self.kernel).__name__} learns "
+                "from all chains together, so they have to run as one. Leave chunk_size out."
+            )
         _require_stacked(state)
         if self._compiles(state, count):
             try:
@@ -192,7 +198,12 @@ class MCMC(Carried, Generic[P]):
         layout = Layout.of(state.position, batch=1)
         chains = chains_of(state, layout)
         total = len(chains.transition)
-        size = min(self.chunk_size or total, total)
+        # Compiled, a chunk has its whole width also where there are fewer chains.
+        size = (
+            self.chunk_size
+            if self.chunk_size and compiled
+            else min(self.chunk_size or total, total)
+        )
         potential: Any = self.kernel.potential
 
         def constrain(positions: Tensor) -> dict[str, Tensor]:
@@ -246,7 +257,6 @@ class MCMC(Carried, Generic[P]):
     ) -> Walk[T]:
         """Walk until all chains are at their end."""
         kernel: Any = self.kernel
-        blocks = kernel.blocks(layout)
         while bool((walk.chains.transition < walk.plan.end).any()):
             before = walk
             if compiled:
@@ -261,7 +271,7 @@ class MCMC(Carried, Generic[P]):
             draws.take(walk.slots)
             chains = walk.chains
             if bool(waits(chains).any()):
-                chains = settled(chains, blocks)
+                chains = kernel.settled(chains, layout)
             empty = walk.slots._replace(filled=torch.zeros_like(walk.slots.filled))
             walk = walk._replace(chains=chains, slots=empty)
         return walk
