@@ -81,7 +81,7 @@ def chain(result: MCMCResult, i: int) -> tuple[object, ...]:
 def test_a_correlated_normal_has_its_moments() -> None:
     # 256 chains of 20 draws; means and variances within 4.5 standard errors by the sample's own
     # effective sizes, of which there are at least 1,500.
-    root = torch.tensor([[2.0, 0.0, 0.0], [1.8, 0.6, 0.0], [-1.0, 0.5, 0.3]])
+    root = torch.tensor([[2.0, 0.0, 0.0], [1.0, 1.0, 0.0], [-0.5, 0.5, 0.8]])
     mean = torch.tensor([1.0, -2.0, 0.5])
 
     def model() -> None:
@@ -146,21 +146,22 @@ def test_summed_out_sites_leave_the_posterior_right() -> None:
 # Warm-up
 
 
+@pytest.mark.slow
 def test_warm_up_finds_step_size_and_mass() -> None:
-    # 64 chains, 150 transitions of warm-up: the mean acceptance within 0.05 of its target, the
-    # inverse mass within 15 % of the variances, averaged over chains.
+    # 16 chains, 300 transitions of warm-up, of which the last window has 150: the mean acceptance
+    # within 0.06 of its target, the inverse mass within 20 % of the variances in the mean.
     scale = torch.tensor([0.4, 1.0, 2.5])
 
     def model() -> None:
         pyro.sample("z", dist.Normal(torch.zeros(3), scale).to_event(1))
 
     kernel = NUTS(model, target_accept_prob=0.85)
-    result = MCMC(kernel, 150, 20, 64, compiled=False).run(KEY)
+    result = MCMC(kernel, 300, 20, 16, compiled=False).run(KEY)
     own = result.state.adaptation
-    assert abs(float(result.stats["acceptance_rate"].mean()) - 0.85) < 0.05
+    assert abs(float(result.stats["acceptance_rate"].mean()) - 0.85) < 0.06
     ratio = own.inverse_mass.mean(0) / scale.square()
-    assert bool(((ratio > 0.85) & (ratio < 1.15)).all())
-    assert torch.equal(result.stats["step_size"], own.step_size.unsqueeze(-1).expand(64, 20))
+    assert bool(((ratio > 0.8) & (ratio < 1.2)).all())
+    assert torch.equal(result.stats["step_size"], own.step_size.unsqueeze(-1).expand(16, 20))
 
 
 def test_a_block_of_the_mass_matrix_is_dense() -> None:
@@ -169,8 +170,8 @@ def test_a_block_of_the_mass_matrix_is_dense() -> None:
         pyro.sample("b", dist.Normal(torch.stack([a, -a]), 0.2).to_event(1))
         pyro.sample("c", dist.Normal(a, 0.2))
 
-    kernel = NUTS(model, dense_mass=[("a", "b")])
-    own = MCMC(kernel, 100, 2, 2, compiled=False).run(KEY).state.adaptation
+    kernel = NUTS(model, dense_mass=[("a", "b")], step_size=0.2)
+    own = MCMC(kernel, 40, 2, 2, compiled=False).run(KEY).state.adaptation
     assert own.inverse_mass.shape == (2, 4, 4)
     assert bool((own.inverse_mass[:, :3, :3] != 0).all())
     assert bool((own.inverse_mass[:, 3, :3] == 0).all())
@@ -301,8 +302,9 @@ def test_modules_and_float64() -> None:
         slope = PyroSample(dist.Normal(torch.zeros((), dtype=torch.float64), 1.0))
 
         def forward(self, x: Tensor, y: Tensor) -> None:
+            slope = self.slope
             with pyro.plate("rows", len(x)):
-                pyro.sample("y", dist.Normal(self.slope * x, 1.0), obs=y)
+                pyro.sample("y", dist.Normal(slope * x, 1.0), obs=y)
 
     x = torch.arange(4.0, dtype=torch.float64)
     result = MCMC(NUTS(Line()), 40, 20, 64, compiled=False).run(KEY, x, 2.0 * x)

@@ -1,5 +1,6 @@
 """Markov chain Monte Carlo: the log density, kernels, runs of many chains, and diagnostics."""
 
+from ._chees import ChEES
 from ._diagnostics import SiteSummary, Summary, summarize
 from ._hmc import HMC
 from ._mcmc import MCMC
@@ -12,6 +13,7 @@ __all__ = [
     "HMC",
     "MCMC",
     "NUTS",
+    "ChEES",
     "MCMCInfo",
     "MCMCResult",
     "MCMCState",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..._core._trees import mapped
 from ._kernel import info_of
 from ._state import MCMCInfo, Slots
 
@@ -35,7 +36,8 @@ class Draws:
         self._infos: Tensor | None = None
 
     def take(self, slots: Slots) -> None:
-        """Take the draws out of the slots."""
+        """Take the draws out of the slots; chains behind the last are padding."""
+        slots = mapped(lambda leaf: leaf[: self._shape[0]], slots)
         filled = slots.filled.cpu()
         slot = torch.arange(slots.info.shape[1])
         used = slot < filled.unsqueeze(-1)

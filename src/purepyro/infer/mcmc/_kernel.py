@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
 import attrs
 import torch
@@ -27,26 +27,30 @@ from ..autoguide._initialization import Initializer
 from ._mass import DenseMass, as_dense_mass, blocks_of
 from ._moves import Gradient, Walk, choose, goes
 from ._potential import Layout, Potential
-from ._state import Adaptation, Chains, MCMCInfo, MCMCState, Plan, Slots
+from ._state import Adaptation, Chains, Length, MCMCInfo, MCMCState, Plan, Slots
 from ._warmup import schedule, settled
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def as_positive(name: str) -> Callable[[object], int]:
-    """A converter of counts that are 1 or more."""
-
-    def convert(value: object) -> int:
-        number = whole(value, 1)
-        if number is None:
-            raise ShapeError(f"{name} is {describe(value)}. Give a whole number, 1 or more.")
-        return number
-
-    return convert
+def check_count(value: object, name: str, least: int = 1) -> int:
+    """A count as a plain int; refuse one that is none, or below ``least``."""
+    number = whole(value, least)
+    if number is None:
+        raise ShapeError(f"{name} is {describe(value)}. Give a whole number, {least} or more.")
+    return number
 
 
-def _check_between(low: float, high: float) -> Callable[..., None]:
+def positive(_: object, field: attrs.Attribute[Any], value: object) -> None:
+    """A validator of counts that are 1 or more."""
+    if value is not None:
+        check_count(value, field.name)
+
+
+def between(low: float, high: float) -> Callable[..., None]:
+    """A validator of numbers between two others."""
+
     def check(_: object, field: attrs.Attribute[float], value: float) -> None:
         if not low < value < high:
             raise DeclarationError(
@@ -60,17 +64,19 @@ def _check_between(low: float, high: float) -> Callable[..., None]:
 class GradientKernel(Generic[P, T]):
     """A kernel that moves along the gradient of a model's log density."""
 
+    learns_together: ClassVar[bool] = False
+
     model: Callable[P, object]
     params: Values = attrs.field(factory=dict)
     init_strategy: Initializer = attrs.field(default=init_to_uniform, kw_only=True)
     step_size: float = attrs.field(
-        default=1.0, kw_only=True, converter=float, validator=_check_between(0.0, float("inf"))
+        default=1.0, kw_only=True, converter=float, validator=between(0.0, float("inf"))
     )
     adapt_step_size: bool = attrs.field(default=True, kw_only=True)
     adapt_mass_matrix: bool = attrs.field(default=True, kw_only=True)
     dense_mass: DenseMass = attrs.field(default=False, kw_only=True, converter=as_dense_mass)
     target_accept_prob: float = attrs.field(
-        default=0.8, kw_only=True, converter=float, validator=_check_between(0.0, 1.0)
+        default=0.8, kw_only=True, converter=float, validator=between(0.0, 1.0)
     )
 
     @property
@@ -128,6 +134,7 @@ class GradientKernel(Generic[P, T]):
             mean=vector.clone(),
             spread=torch.zeros_like(mass),
             seen=zero.clone(),
+            length=self.start_length(zero),
         )
         return MCMCState(
             position=dict(positions),
@@ -149,7 +156,7 @@ class GradientKernel(Generic[P, T]):
         turn = partial(self.turn, layout)
         while _any(goes(walk)):
             walk = turn(walk, *args, **kwargs)
-        chains = settled(walk.chains, self.blocks(layout))
+        chains = self.settled(walk.chains, layout)
         after = mapped(lambda leaf: leaf.squeeze(0), states_of(chains, layout))
         return after, info_of(walk.slots.info[0, 0])
 
@@ -192,6 +199,14 @@ class GradientKernel(Generic[P, T]):
     @abstractmethod
     def turn_of(self, walk: Walk[T], gradient_of: Gradient) -> Walk[T]:
         """A leapfrog of all chains."""
+
+    def settled(self, chains: Chains, layout: Layout) -> Chains:
+        """The chains with the mass matrices that they have learnt by the ends of windows."""
+        return settled(chains, self.blocks(layout))
+
+    def start_length(self, like: Tensor) -> Length | None:
+        """What is known of the length of trajectories before warm-up."""
+        return None
 
     def blocks(self, layout: Layout) -> Tensor | None:
         """Where the mass matrix may differ from zero; ``None``: it is diagonal."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import attrs
@@ -14,7 +14,7 @@ from ..._compat._pyro import is_transforming
 from ..._compile._jit import is_enabled
 from ..._core._pickling import Carried
 from ..._core._trees import mapped
-from ..._core._whole_numbers import as_int_or_none
+from ..._core._whole_numbers import as_int, as_int_or_none
 from ..._errors import DeclarationError, ShapeError, describe
 from ..._run._mapping import explained
 from ...random import Key, split
@@ -23,19 +23,21 @@ from ..losses._elbo import check_chunk_size
 from ..svi._progress import LOGGER
 from ._diagnostics import report
 from ._draws import Draws
-from ._kernel import GradientKernel, as_positive, chains_of, states_of
+from ._kernel import GradientKernel, chains_of, check_count, positive, states_of
 from ._moves import Walk, goes
 from ._potential import Layout
 from ._progress import ChainProgress
 from ._result import MCMCResult
 from ._state import Chains, MCMCState, Plan
-from ._warmup import schedule, settled, waits
+from ._warmup import schedule, waits
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 # From so many transitions on a run is compiled.
 _WORTHWHILE = 1_000
+# Of fewer draws a chain nothing can be told.
+_TELLING = 4
 # How many turns are taken between two looks at the chains.
 _TURNS = 512
 # How many elements the slots may have, which each turn of a compiled loop copies.
@@ -50,9 +52,8 @@ def _check_kernel(_: object, __: object, kernel: object) -> None:
         )
 
 
-def _as_count(name: str, least: int) -> Callable[[object], int]:
-    positive = as_positive(name)
-    return lambda value: 0 if least == 0 and value == 0 and value is not False else positive(value)
+def _not_negative(_: object, field: attrs.Attribute[int], value: object) -> None:
+    check_count(value, field.name, least=0)
 
 
 @attrs.frozen(getstate_setstate=False)
@@ -60,9 +61,10 @@ class MCMC(Carried, Generic[P]):
     """Runs chains of a kernel: warm-up, then draws.
 
     Chain ``i`` is the run of ``fold_in(key, i)``, however many chains there are: bit for bit in
-    eager mode, and compiled within one ``chunk_size``; compiled at another width to rounding, which
-    trajectories amplify. (Torch's matrix products may round differently for other numbers of
-    chains.) Chains never wait for each other: one that ends its trajectory begins the next.
+    eager mode, and compiled within one ``chunk_size``, to which chains are padded; compiled at
+    another width to rounding, which trajectories amplify. (Torch's matrix products may round
+    differently for other numbers of chains; and :class:`ChEES` learns from all chains together.)
+    Chains never wait for each other: one that ends its trajectory begins the next.
 
     Attributes:
         kernel: ``NUTS(model)``, ``HMC(model)`` or another.
@@ -95,10 +97,10 @@ class MCMC(Carried, Generic[P]):
     """
 
     kernel: GradientKernel[P, Any] = attrs.field(validator=_check_kernel)
-    num_warmup: int = attrs.field(converter=_as_count("num_warmup", 0))
-    num_samples: int = attrs.field(converter=_as_count("num_samples", 1))
-    num_chains: int = attrs.field(default=1, converter=_as_count("num_chains", 1))
-    thinning: int = attrs.field(default=1, kw_only=True, converter=_as_count("thinning", 1))
+    num_warmup: int = attrs.field(converter=as_int, validator=_not_negative)
+    num_samples: int = attrs.field(converter=as_int, validator=positive)
+    num_chains: int = attrs.field(default=1, converter=as_int, validator=positive)
+    thinning: int = attrs.field(default=1, kw_only=True, converter=as_int, validator=positive)
     chunk_size: int | None = attrs.field(
         default=None, kw_only=True, converter=as_int_or_none, validator=check_chunk_size
     )
@@ -136,7 +138,12 @@ class MCMC(Carried, Generic[P]):
             *args: Arguments of the model.
             **kwargs: The same, by name.
         """
-        count = as_positive("num_samples")(num_samples)
+        count = check_count(num_samples, "num_samples")
+        if self.chunk_size is not None and self.kernel.learns_together:
+            raise DeclarationError(
+                f"MCMC has chunk_size={self.chunk_size}, but {type(self.kernel).__name__} learns "
+                "from all chains together, so they have to run as one. Leave chunk_size out."
+            )
         _require_stacked(state)
         if self._compiles(state, count):
             try:
@@ -171,7 +178,8 @@ class MCMC(Carried, Generic[P]):
                 positions[name] = torch.cat(
                     [positions[name][:i], value.unsqueeze(0), positions[name][i + 1 :]]
                 )
-        return kernel.begun_all(keys, positions, *args, **kwargs)
+        states: MCMCState = kernel.begun_all(keys, positions, *args, **kwargs)
+        return states
 
     def _compiles(self, state: MCMCState, count: int) -> bool:
         length = int(state.adaptation.schedule[:, 0].max()) + count * self.thinning
@@ -190,7 +198,12 @@ class MCMC(Carried, Generic[P]):
         layout = Layout.of(state.position, batch=1)
         chains = chains_of(state, layout)
         total = len(chains.transition)
-        size = min(self.chunk_size or total, total)
+        # Compiled, a chunk has its whole width also where there are fewer chains.
+        size = (
+            self.chunk_size
+            if self.chunk_size and compiled
+            else min(self.chunk_size or total, total)
+        )
         potential: Any = self.kernel.potential
 
         def constrain(positions: Tensor) -> dict[str, Tensor]:
@@ -225,7 +238,8 @@ class MCMC(Carried, Generic[P]):
         infos = mapped(lambda *leaves: torch.cat(leaves), *[part.stats() for part in parts])
         values = mapped(lambda *leaves: torch.cat(leaves), *samples)
         stats = dict(sorted(infos._asdict().items()))
-        warnings = tuple(report(values, stats, getattr(self.kernel, "max_tree_depth", None)))
+        depth = getattr(self.kernel, "max_tree_depth", None)
+        warnings = tuple(report(values, stats, depth)) if count >= _TELLING else ()
         for text in warnings:
             LOGGER.warning("MCMC: %s", text)
         return MCMCResult(states_of(ended, layout), values, stats, warnings)
@@ -243,7 +257,6 @@ class MCMC(Carried, Generic[P]):
     ) -> Walk[T]:
         """Walk until all chains are at their end."""
         kernel: Any = self.kernel
-        blocks = kernel.blocks(layout)
         while bool((walk.chains.transition < walk.plan.end).any()):
             before = walk
             if compiled:
@@ -258,7 +271,7 @@ class MCMC(Carried, Generic[P]):
             draws.take(walk.slots)
             chains = walk.chains
             if bool(waits(chains).any()):
-                chains = settled(chains, blocks)
+                chains = kernel.settled(chains, layout)
             empty = walk.slots._replace(filled=torch.zeros_like(walk.slots.filled))
             walk = walk._replace(chains=chains, slots=empty)
         return walk

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..._core._pickling import Carried
-from ._kernel import GradientKernel, as_positive
+from ..._core._whole_numbers import as_int
+from ._kernel import GradientKernel, positive
 from ._mass import dot, velocity
 from ._moves import (
     Gradient,
@@ -57,7 +58,7 @@ class Tree(NamedTuple):
 
     Attributes:
         leaf: How many leapfrogs there were.
-        index: How many of them are of the subtree that is being built.
+        place: How many of them are of the subtree that is being built.
         depth: How many doublings are done.
         direction: In which direction of time it is being built, 1 or -1.
         near: The end that moves.
@@ -78,7 +79,7 @@ class Tree(NamedTuple):
     """
 
     leaf: Tensor
-    index: Tensor
+    place: Tensor
     depth: Tensor
     direction: Tensor
     near: Point
@@ -133,7 +134,7 @@ class NUTS(GradientKernel[P, Tree], Carried):
     """
 
     max_tree_depth: int = attrs.field(
-        default=10, kw_only=True, converter=as_positive("max_tree_depth")
+        default=10, kw_only=True, converter=as_int, validator=positive
     )
 
     def start_path(self, chains: Chains) -> Tree:
@@ -167,9 +168,9 @@ class NUTS(GradientKernel[P, Tree], Carried):
         turning = self._turns_within(tree, inverse_mass)
         tree = tree._replace(levels=_with_level(tree))
         bad = turning | is_divergent(error)
-        whole = tree.index + 1 == 1 << tree.depth
+        whole = tree.place + 1 == 1 << tree.depth
         chains, tree, turned = _joined(chains, tree, whole & ~bad, coin, inverse_mass)
-        tree = tree._replace(leaf=tree.leaf + 1, index=torch.where(whole | bad, 0, tree.index + 1))
+        tree = tree._replace(leaf=tree.leaf + 1, place=torch.where(whole | bad, 0, tree.place + 1))
         done = bad | turned | (tree.depth == self.max_tree_depth)
         info = MCMCInfo(
             acceptance_rate=tree.acceptance / tree.leaf,
@@ -202,7 +203,7 @@ class NUTS(GradientKernel[P, Tree], Carried):
         """Whether a subtree that ends with the last leaf makes a U-turn."""
         levels, count = tree.levels, tree.levels.first.shape[1]
         last, sofar = tree.near.momentum.unsqueeze(-2), tree.of_subtree.unsqueeze(-2)
-        highest, ending = _level_of(tree.index, self.max_tree_depth)
+        highest, ending = _level_of(tree.place, self.max_tree_depth)
         level = torch.arange(count, device=highest.device)
         highest, ending = highest.unsqueeze(-1), ending.unsqueeze(-1)
         checked = (level <= highest) & (level > highest - ending)
@@ -238,7 +239,7 @@ def _grown(walk: Walk[Tree], tree: Tree, momentum: Tensor) -> Tree:
 
 def _begun(tree: Tree, direction: Tensor) -> Tree:
     """The tree; where a subtree begins, with the end in its direction as the one that moves."""
-    begins = tree.index == 0
+    begins = tree.place == 0
     direction = torch.where(begins, direction, tree.direction)
     swaps = direction != tree.direction
     near = choose(swaps, tree.far, tree.near)
@@ -275,7 +276,7 @@ def _with_leaf(
 def _with_level(tree: Tree) -> Levels:
     """The open subtrees, after the last leaf, which opens one, or ends the first half of one."""
     levels, bits = tree.levels, tree.levels.first.shape[1] + 1
-    highest, ending = _level_of(tree.index, bits)
+    highest, ending = _level_of(tree.place, bits)
     level = torch.arange(bits - 1, device=highest.device)
     # The largest subtree that the leaf ends is the first half of a larger one.
     half = (level == (highest - ending + (ending > 0)).unsqueeze(-1)).unsqueeze(-1)

@@ -9,6 +9,22 @@ from torch import Tensor
 from ...random import Key
 
 
+class Length(NamedTuple):
+    """The length of trajectories, as it is learnt.
+
+    Attributes:
+        log_length: The log of the length.
+        log_average: Its weighted average.
+        moment: The average of the squared gradients by it.
+        updates: How many updates there were.
+    """
+
+    log_length: Tensor
+    log_average: Tensor
+    moment: Tensor
+    updates: Tensor
+
+
 class Adaptation(NamedTuple):
     """What a kernel learns in warm-up, and what it needs to learn it; per chain.
 
@@ -24,6 +40,7 @@ class Adaptation(NamedTuple):
         mean: The mean of the positions in this window.
         spread: The sum of their squared deviations, or of the outer products.
         seen: How many positions there are in this window.
+        length: What :class:`ChEES` knows of the length of trajectories; else nothing.
     """
 
     step_size: Tensor
@@ -37,6 +54,7 @@ class Adaptation(NamedTuple):
     mean: Tensor
     spread: Tensor
     seen: Tensor
+    length: Length | None = None
 
 
 class MCMCState(NamedTuple):

@@ -108,6 +108,27 @@ def waits(chains: Chains) -> Tensor:
     return ends.any(-1) & (own.seen > 0)
 
 
+def pooled(chains: Chains) -> Chains:
+    """The chains, each with the positions that all of them have seen in the window."""
+    own = chains.adaptation
+    count = own.seen.sum()
+    mean = own.mean.mean(0)
+    apart = own.mean - mean
+    between = apart.unsqueeze(-1) * apart.unsqueeze(-2)
+    if not is_dense(own.spread, chains.position):
+        between = apart.square()
+    weight = own.seen.reshape(-1, *(1 for _ in own.spread.shape[1:]))
+    spread = (own.spread + weight * between).sum(0)
+    ready = waits(chains)
+    wide = ready.reshape(weight.shape)
+    return chains._replace(
+        adaptation=own._replace(
+            seen=torch.where(ready, count, own.seen),
+            spread=torch.where(wide, spread, own.spread),
+        )
+    )
+
+
 def settled(chains: Chains, blocks: Tensor | None) -> Chains:
     """The chains with what their windows, as far as they are at an end, tell of the mass matrix.
 
