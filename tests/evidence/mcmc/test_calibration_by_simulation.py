@@ -3,7 +3,7 @@
 1,000 fits at a time, by ``vmap`` over keys and data: parameters are drawn from the prior, data from
 the parameters, and a chain from the posterior of each data set. Then the rank of the parameter
 among 15 draws, 4 transitions apart, is uniform over 16 values (Talts et al. 2018). Step sizes are
-fixed: what is adapted is another test's matter.
+fixed, small enough for the narrowest posterior among so many; adaptation is not under test here.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ FITS, WARMUP, DRAWS, APART = 1_000, 40, 15, 4
 
 
 class Location(Module):
-    """Location and scale of ten values."""
+    """Location and scale of five values."""
 
     loc = PyroSample(dist.Normal(0.0, 1.0))
-    scale = PyroSample(dist.LogNormal(0.0, 0.5))
+    scale = PyroSample(dist.LogNormal(0.0, 0.25))
 
     def forward(self, y: Tensor | None = None) -> Tensor:
         loc, scale = self.loc, self.scale
-        with pyro.plate("rows", 10):
+        with pyro.plate("rows", 5):
             return pyro.sample("y", dist.Normal(loc, scale), obs=y)
 
 
@@ -48,19 +48,19 @@ class Groups(Module):
     """Four groups, non-centred."""
 
     mu = PyroSample(dist.Normal(0.0, 1.0))
-    tau = PyroSample(dist.HalfNormal(1.0))
+    tau = PyroSample(dist.HalfNormal(0.5))
     z = PyroSample(dist.Normal(0.0, 1.0).expand([4]).to_event(1))
 
     def forward(self, y: Tensor | None = None) -> Tensor:
         theta = self.mu + self.tau * self.z
         with pyro.plate("groups", 4):
-            return pyro.sample("y", dist.Normal(theta, 0.7), obs=y)
+            return pyro.sample("y", dist.Normal(theta, 1.0), obs=y)
 
 
 KERNELS: dict[str, Any] = {
-    "location": NUTS(Location(), step_size=0.4),
+    "location": NUTS(Location(), step_size=0.2),
     "shares": HMC(Shares(), step_size=0.35, num_steps=5),
-    "groups": NUTS(Groups(), step_size=0.5),
+    "groups": NUTS(Groups(), step_size=0.3),
 }
 
 
