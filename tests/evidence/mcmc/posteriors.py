@@ -293,7 +293,8 @@ def contrasts(levels: Tensor, count: int) -> Tensor:
     """Orthogonal polynomials of an ordered factor, as R has them."""
     places = torch.arange(count, dtype=torch.float64) - (count - 1) / 2
     basis, triangle = torch.linalg.qr(torch.linalg.vander(places))
-    return (basis * triangle.diagonal().sign())[levels.long(), 1:].to(levels)
+    signed: Tensor = basis * triangle.diagonal().sign()
+    return signed[levels.long(), 1:].to(levels)
 
 
 def eight_schools(data: Data) -> tuple[Model, tuple[Tensor, ...]]:
@@ -399,8 +400,8 @@ def posterior(name: str) -> Posterior:
 
 def element(values: Mapping[str, Tensor], parameter: str) -> Tensor:
     """The values of a parameter by its name in Stan, which counts from 1."""
-    name, index = re.fullmatch(r"(\w+)(?:\[(\d+)\])?", parameter).groups()
-    return values[name] if index is None else values[name][..., int(index) - 1]
+    name, *index = re.findall(r"\w+", parameter)
+    return values[name][..., int(index[0]) - 1] if index else values[name]
 
 
 # -------------------------------------------------------------------------------------- comparison

@@ -18,7 +18,7 @@ from scipy import stats
 from torch import Tensor
 
 from purepyro import Module, PyroSample, random
-from purepyro.infer import HMC, NUTS, Predictive
+from purepyro.infer import HMC, NUTS, Predictive, init_to_median
 
 FITS, WARMUP, DRAWS, APART = 1_000, 40, 15, 4
 
@@ -58,9 +58,9 @@ class Groups(Module):
 
 
 KERNELS: dict[str, Any] = {
-    "location": NUTS(Location(), step_size=0.2),
+    "location": NUTS(Location(), step_size=0.2, init_strategy=init_to_median),
     "shares": HMC(Shares(), step_size=0.35, num_steps=5),
-    "groups": NUTS(Groups(), step_size=0.3),
+    "groups": NUTS(Groups(), step_size=0.3, init_strategy=init_to_median),
 }
 
 
