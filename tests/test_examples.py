@@ -21,6 +21,7 @@ PRINTED = {
     "06_deep_ensemble.py": r" 5 +8\.\d +0\.[12]\d .* 11 +1[78]\.\d +0\.[3-6]\d .* 20 +16\.\d +0\.1",
     "07_calibration.py": r"member +0\.8\d+  0\.9\d+  0\.\d+\n.* 0\.9[0-3]\d  0\.3\d+  0\.0[1-4]",
     "08_torchrun.py": r"20 members on 1 rank, .*member (\d\.\d+), on average\n.*ensemble +1\.",
+    "09_mcmc.py": r"Centred: [1-9]\d* of.*tau +3\.[2-9].*theta\[0\] +[56]\.\d.*NUTS +0\.[0-4]\d +",
 }
 
 

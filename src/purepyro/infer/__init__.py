@@ -25,6 +25,19 @@ from .losses._mean_field import TraceMeanField_ELBO
 from .losses._renyi import RenyiELBO
 from .losses._trace_elbo import Trace_ELBO
 from .losses._trace_graph import TraceGraph_ELBO
+from .mcmc import (
+    HMC,
+    MCMC,
+    NUTS,
+    ChEES,
+    MCMCInfo,
+    MCMCResult,
+    MCMCState,
+    Potential,
+    SiteSummary,
+    Summary,
+    summarize,
+)
 from .predict._arviz import to_inference_data
 from .predict._log_likelihood import LogLikelihood
 from .predict._predictive import Predictive
@@ -35,6 +48,9 @@ from .svi._svi import SVI
 
 __all__ = [
     "ELBO",
+    "HMC",
+    "MCMC",
+    "NUTS",
     "SVI",
     "AutoDelta",
     "AutoDiagonalNormal",
@@ -46,15 +62,22 @@ __all__ = [
     "AutoMultivariateNormal",
     "AutoNormal",
     "AutoNormalizingFlow",
+    "ChEES",
     "ELBOParts",
     "InitSite",
     "LogLikelihood",
+    "MCMCInfo",
+    "MCMCResult",
+    "MCMCState",
     "Optimizer",
+    "Potential",
     "Predictive",
     "RenyiELBO",
     "SVIRecord",
     "SVIRunResult",
     "SVIState",
+    "SiteSummary",
+    "Summary",
     "TraceEnum_ELBO",
     "TraceGraph_ELBO",
     "TraceMeanField_ELBO",
@@ -69,5 +92,6 @@ __all__ = [
     "load",
     "save",
     "scale",
+    "summarize",
     "to_inference_data",
 ]

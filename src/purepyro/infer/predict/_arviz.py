@@ -85,7 +85,7 @@ def to_inference_data(
         for group, values in data.items()
         if values is not None
     }
-    arviz = _import_arviz()
+    arviz = import_arviz()
     named = {"coords": _plain(coords), "dims": _plain(dims)}
     if int(arviz.__version__.split(".")[0]) < 1:
         return arviz.from_dict(**groups, **named)
@@ -108,7 +108,8 @@ def _check_draws(groups: Mapping[str, Values]) -> None:
             )
 
 
-def _import_arviz() -> ModuleType:
+def import_arviz() -> ModuleType:
+    """ArviZ, which is an extra."""
     # By name, so that who does not export pays nothing for ArviZ, which need not be there.
     try:
         return import_module("arviz")
