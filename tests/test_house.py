@@ -228,9 +228,12 @@ PRIVATE_NAMES = {
     "_compat/_transforms.py": 10,
     "_compat/_turns.py": 2,
     "_compile/inductor/_cpp_buffers.py": 2,
-    "_compile/inductor/_cpp_loops.py": 1,
+    "_compile/inductor/_cpp_header.py": 1,
+    "_compile/inductor/_cpp_philox.py": 2,
     "_compile/inductor/_cpp_wrapper.py": 3,
+    "_compile/inductor/_functional.py": 4,
     "_compile/inductor/_inductor.py": 7,
+    "_compile/inductor/_quick_codegen.py": 5,
 }
 
 
@@ -354,7 +357,7 @@ def test_no_more_private_names_are_touched(sources: list[Source]) -> None:
     found = private_names_by_file(sources)
     more = {path: count for path, count in found.items() if count > PRIVATE_NAMES.get(path, 0)}
     assert not more, f"more private names than the list says: {more}"
-    assert sum(found.values()) <= 77
+    assert sum(found.values()) <= 88
 
 
 @pytest.mark.parametrize(

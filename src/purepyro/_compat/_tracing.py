@@ -54,7 +54,7 @@ os.register_at_fork(after_in_child=_in_child)
 
 
 @cache
-def _tracers() -> tuple[Any, Any, Any]:
+def tracers() -> tuple[Any, Any, Any]:
     """What traces on fake tensors. It imports sympy, so it is looked up at the first trace."""
     return (
         private("torch._subclasses.fake_tensor:FakeTensorMode", _USE),
@@ -66,7 +66,7 @@ def _tracers() -> tuple[Any, Any, Any]:
 def graph_of(fn: Callable[..., object], inputs: Sequence[Tensor]) -> fx.GraphModule:
     """The operations that ``fn`` does on tensors like ``inputs``; it computes no values."""
     with usable_folder():
-        fakes_of, shapes, make_fx = _tracers()
+        fakes_of, shapes, make_fx = tracers()
         # Values that depend on data end the trace, where they are asked for.
         sizes = shapes(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
         mode = fakes_of(allow_non_fake_inputs=True, shape_env=sizes, static_shapes=True)

@@ -97,8 +97,8 @@ def test_it_is_legal_under_transforms_and_jit() -> None:
         value, gradient = potential.value_and_grad(own, Y)
         torch.testing.assert_close(values[i], value)
         torch.testing.assert_close(gradients["scale"][i], gradient["scale"])
-    direct = torch.func.grad(lambda each: potential.log_density(each, Y))(own)
-    torch.testing.assert_close(direct["x"], gradient["x"])
+        direct = torch.func.grad(lambda each: potential.log_density(each, Y))(own)
+        torch.testing.assert_close(direct["x"], gradient["x"])
 
 
 @pytest.mark.compiled

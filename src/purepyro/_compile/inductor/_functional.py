@@ -15,13 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from ..._compat._tracing import writes
-
-_make_fx: Any = make_fx
+from ..._compat._tracing import tracers, writes
 
 
 def functional_compiled(
@@ -31,7 +26,8 @@ def functional_compiled(
     home: Any = import_module("torch._inductor.compile_fx")
     guards: Any = import_module("torch._guards")
     boxed: Any = import_module("torch._inductor.utils").BoxedBool
-    mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv(), static_shapes=True)
+    fakes_of, shapes, _ = tracers()
+    mode = fakes_of(allow_non_fake_inputs=True, shape_env=shapes(), static_shapes=True)
     fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in inputs]
     with guards.tracing(guards.TracingContext(mode)), _spelled_out_on_the_way(home, mode, fakes):
         found: Any = home.compile_fx_inner(
@@ -44,9 +40,7 @@ def functional_compiled(
 
 
 @contextmanager
-def _spelled_out_on_the_way(
-    home: Any, mode: FakeTensorMode, fakes: Sequence[Tensor]
-) -> Iterator[None]:
+def _spelled_out_on_the_way(home: Any, mode: Any, fakes: Sequence[Tensor]) -> Iterator[None]:
     """A stretch of code in which Inductor, if it does not find a graph on disk, spells it out."""
     before = home.fx_codegen_and_compile
 
@@ -60,11 +54,9 @@ def _spelled_out_on_the_way(
         home.fx_codegen_and_compile = before
 
 
-def _spelled_out(
-    module: fx.GraphModule, mode: FakeTensorMode, fakes: Sequence[Tensor]
-) -> fx.GraphModule:
+def _spelled_out(module: fx.GraphModule, mode: Any, fakes: Sequence[Tensor]) -> fx.GraphModule:
     table = import_module("torch._inductor.decomposition").select_decomp_table()
-    make = _make_fx(
+    make = tracers()[2](
         lambda *inputs: module(*inputs),
         decomposition_table=table,
         tracing_mode="fake",

@@ -405,7 +405,7 @@ def summarize(samples: Mapping[str, Tensor], prob: float = 0.9) -> Summary:
         prob: The probability of the central interval between the two outer quantiles.
 
     Returns:
-        A :class:`Summary`, whose ``repr`` is a table with a row for each element of a site.
+        A ``Summary``, whose ``repr`` is a table with a row for each element of a site.
 
     Raises:
         ShapeError: if the sites differ in their number of chains or draws.

@@ -130,7 +130,7 @@ class HMC(TrajectoryKernel[P], Carried):
         dense_mass: Whether the mass matrix is dense; or the blocks of sites for which it is,
             ``[("a", "b"), ("c",)]``.
         target_accept_prob: The acceptance rate that the step size is adapted to.
-        trajectory_length: How long a trajectory is, :math:`2 \pi` by default: as many leapfrogs as
+        trajectory_length: How long a trajectory is, $2 \pi$ by default: as many leapfrogs as
             fit into it, at least one.
         num_steps: How many leapfrogs a trajectory has, in place of a length.
 

@@ -115,7 +115,7 @@ class GradientKernel(Generic[P, T]):
     def begun_all(
         self, keys: Key, positions: Values, /, *args: P.args, **kwargs: P.kwargs
     ) -> MCMCState:
-        """:meth:`begun` for many chains, along a first dimension."""
+        """``begun()`` for many chains, along a first dimension."""
         layout = Layout.of(positions, batch=1)
         flat = layout.flat(positions)
         energies, gradients = self.gradient_of(layout, args, kwargs)(flat)
@@ -184,7 +184,7 @@ class GradientKernel(Generic[P, T]):
     def recorded_turn(
         self, walk: Walk[T], layout: Layout, /, *args: P.args, **kwargs: P.kwargs
     ) -> tuple[Walk[T], Tensor]:
-        """:meth:`turn`, and how many chains took part."""
+        """``turn()``, and how many chains took part."""
         return self.turn(layout, walk, *args, **kwargs), goes(walk).sum()
 
     @cached_property  # of attrs, which has no lock

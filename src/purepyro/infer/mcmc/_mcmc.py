@@ -63,7 +63,7 @@ class MCMC(Carried, Generic[P]):
     Chain ``i`` is the run of ``fold_in(key, i)``, however many chains there are: bit for bit in
     eager mode, and compiled within one ``chunk_size``, to which chains are padded; compiled at
     another width to rounding, which trajectories amplify. (Torch's matrix products may round
-    differently for other numbers of chains; and :class:`ChEES` learns from all chains together.)
+    differently for other numbers of chains; and ``ChEES`` learns from all chains together.)
     Chains never wait for each other: one that ends its trajectory begins the next.
 
     Attributes:

@@ -55,11 +55,11 @@ _ATTEMPTS = 100
 class Potential(Carried, Generic[P]):
     r"""The log density of a model's latent sites, as a function of unconstrained values.
 
-    .. math:: \log p(x, T(u)) + \log |T'(u)|
+    $$\log p(x, T(u)) + \log |T'(u)|$$
 
-    :math:`T` maps each site's unconstrained values onto its support, which may depend on other
+    $T$ maps each site's unconstrained values onto its support, which may depend on other
     sites. All methods are pure, and legal under ``torch.func`` transforms and ``jit``. Discrete
-    sites with a finite support are summed out, as :class:`TraceEnum_ELBO` does.
+    sites with a finite support are summed out, as ``TraceEnum_ELBO`` does.
 
     Attributes:
         model: Any model that ``apply`` takes.
@@ -169,7 +169,7 @@ class Potential(Carried, Generic[P]):
     def sites(
         self, unconstrained: Values, /, *args: P.args, **kwargs: P.kwargs
     ) -> dict[str, Tensor]:
-        """:meth:`constrain`, and the deterministic sites too.
+        """``constrain()``, and the deterministic sites too.
 
         Those that depend on a discrete site, which is summed out, are left out.
         """

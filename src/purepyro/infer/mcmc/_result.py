@@ -12,14 +12,14 @@ from ._state import MCMCState
 
 
 class MCMCResult(NamedTuple):
-    """What :meth:`MCMC.run` returns.
+    """What ``MCMC.run()`` returns.
 
     Attributes:
         state: The chains after their last transition, along a first dimension; complete, to be
-            saved, or to go on from by :meth:`MCMC.run_from`.
+            saved, or to go on from by ``MCMC.run_from()``.
         samples: Values of latent and deterministic sites, (chains, draws, ...), constrained.
         stats: What each transition was like, (chains, draws), by ArviZ's names: the fields of
-            :class:`MCMCInfo`.
+            ``MCMCInfo``.
         warnings: What the run shows to be wrong with it, in words.
 
     Examples:

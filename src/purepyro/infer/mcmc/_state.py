@@ -32,7 +32,7 @@ class Adaptation(NamedTuple):
         step_size: The step size of the next transition.
         inverse_mass: The inverse mass matrix: its diagonal, or all of it.
         mass_root: What momenta are scaled by: the inverse root of the diagonal, or a matrix.
-        schedule: When what is adapted, see :func:`schedule`.
+        schedule: When what is adapted, see ``schedule()``.
         center: What the log step size is drawn to.
         log_average: The weighted average of the log step size.
         shortfall: The weighted average of how far acceptance was below its target.
@@ -40,7 +40,7 @@ class Adaptation(NamedTuple):
         mean: The mean of the positions in this window.
         spread: The sum of their squared deviations, or of the outer products.
         seen: How many positions there are in this window.
-        length: What :class:`ChEES` knows of the length of trajectories; else nothing.
+        length: What ``ChEES`` knows of the length of trajectories; else nothing.
     """
 
     step_size: Tensor
@@ -142,7 +142,7 @@ class Slots(NamedTuple):
 
     Attributes:
         position: (chains, slots, D).
-        info: (chains, slots, 7), the fields of :class:`MCMCInfo`.
+        info: (chains, slots, 7), the fields of ``MCMCInfo``.
         filled: (chains,), how many slots are in use.
     """
 
