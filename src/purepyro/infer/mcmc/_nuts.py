@@ -143,17 +143,25 @@ class NUTS(GradientKernel[P, Tree], Carried):
         point = Point(zero, zero, zero)
         level = zero.unsqueeze(-2).repeat(1, max(1, self.max_tree_depth - 1), 1)
         return Tree(
-            count,
-            count,
-            count,
-            scalar + 1.0,
-            point,
-            point,
-            *(zero,) * 3,
-            *(scalar,) * 2,
-            *(zero,) * 2,
-            *(scalar,) * 5,
-            Levels(*(level,) * 4),
+            leaf=count,
+            place=count,
+            depth=count,
+            direction=scalar + 1.0,
+            near=point,
+            far=point,
+            seam=zero,
+            total=zero,
+            of_subtree=zero,
+            log_weight=scalar,
+            log_weight_of_subtree=scalar,
+            position=zero,
+            gradient=zero,
+            potential_energy=scalar,
+            energy=scalar,
+            start_energy=scalar,
+            chosen_energy=scalar,
+            acceptance=scalar,
+            levels=Levels(level, level, level, level),
         )
 
     def turn_of(self, walk: Walk[Tree], gradient_of: Gradient) -> Walk[Tree]:

@@ -438,7 +438,8 @@ class _Unconstrained(_Served):
                 "model. Start from Potential(model).init(key, *args) with these arguments; for "
                 "many points use torch.vmap."
             )
-        value: Tensor = transform(unconstrained)
+        mapped: Any = transform(unconstrained)
+        value: Tensor = mapped
         self.unconstrained[name] = unconstrained
         self._jacobians[name] = transform.log_abs_det_jacobian(unconstrained, value).sum()
         return value
@@ -504,7 +505,8 @@ class _Given(_Served):
 
 
 def _inverse(transform: Transform, value: Tensor) -> Tensor:
-    found: Tensor = transform.inv(value)
+    inverse: Any = transform.inv(value)
+    found: Tensor = inverse
     return found
 
 
