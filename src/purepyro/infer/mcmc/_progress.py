@@ -31,8 +31,7 @@ class ChainProgress(Generic[T]):
         self._count = self._divergent = 0
 
     def __enter__(self) -> ChainProgress[T]:
-        hidden = not self._visible
-        self._bar = tqdm(total=self._total, disable=hidden, desc="MCMC", mininterval=0.5)
+        self._bar = tqdm(total=self._total, desc="MCMC", mininterval=0.5) if self._visible else None
         return self
 
     def __exit__(
@@ -41,7 +40,8 @@ class ChainProgress(Generic[T]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def advance(self, before: Walk[T], after: Walk[T]) -> None:
         """Chains went from one walk to another, whose slots have the draws in between."""
@@ -53,7 +53,7 @@ class ChainProgress(Generic[T]):
         filled = int(after.slots.filled.max())
         info = after.slots.info[:, :filled]
         self._divergent += int(info[..., 1].sum())
-        if self._visible:
+        if self._bar is not None:
             self._bar.update(moved)
             self._bar.set_postfix(
                 step_size=f"{step_size:.3g}", divergences=self._divergent, refresh=False

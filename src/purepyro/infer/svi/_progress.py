@@ -44,8 +44,9 @@ class Progress:
         self._blocks = ExitStack()
 
     def __enter__(self) -> Progress:
-        hidden = not self._visible
-        self._bar = tqdm(total=self._total, disable=hidden, desc="SVI", mininterval=0.5)
+        # A bar that nobody sees is not even made: an interrupt while tqdm holds its lock would
+        # leave it locked for good.
+        self._bar = tqdm(total=self._total, desc="SVI", mininterval=0.5) if self._visible else None
         self._blocks.enter_context(told_while_compiling(self._compiling))
         return self
 
@@ -56,11 +57,12 @@ class Progress:
         traceback: TracebackType | None,
     ) -> None:
         self._blocks.close()
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
 
     def _compiling(self, seconds: float) -> None:
         """The compiler has been at work for so long."""
-        if self._visible:
+        if self._bar is not None:
             self._bar.set_postfix_str(f"compiling, {seconds:.0f} s")
         elif self._logged and seconds // _LOG_EVERY > self._compiled // _LOG_EVERY:
             LOGGER.info("SVI: compiling the steps, %.0f s so far", seconds)
@@ -71,7 +73,7 @@ class Progress:
         before = self._count // self._every
         self._count += steps
         due = self._count // self._every > before
-        if self._visible:
+        if self._bar is not None:
             self._bar.update(steps)
             if due:
                 self._bar.set_postfix(loss=f"{loss.item():.4g}", refresh=False)
