@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, fx
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from purepyro._compile.inductor import _cpp_header, _functional, _inductor
@@ -108,30 +106,3 @@ def test_a_short_way_that_fails_is_left(
     assert "all of torch's way" in caplog.messages[0]
     torch.testing.assert_close(run(X), plain(X))
     torch.testing.assert_close(again(X), [X - 1])
-
-
-def test_writes_in_place_are_no_functional_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fill(x: Tensor) -> Tensor:
-        return torch.empty_like(x).copy_(x.cos())
-
-    decomposition: Any = import_module("torch._inductor.decomposition")
-    table = {torch.ops.aten.cos.default: fill}
-    monkeypatch.setattr(decomposition, "select_decomp_table", lambda: table)
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    with pytest.raises(NotImplementedError, match="in place"):
-        _functional._spelled_out(make_fx(plain)(X), mode, [mode.from_tensor(X)])
-
-
-def test_what_is_on_disk_is_not_traced_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config: Any = import_module("torch._inductor.config")
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    with config.patch(force_disable_caches=False):
-        first = compiled(plain)
-        monkeypatch.setattr(_functional, "_spelled_out", broken)
-        second = compiled(plain)
-    assert not _inductor._FAILED
-    for x in X, X + 1:
-        torch.testing.assert_close(first(x), plain(x))
-        assert [torch.equal(*pair) for pair in zip(first(x), second(x), strict=True)] == [True] * 2

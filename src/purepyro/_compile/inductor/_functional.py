@@ -28,7 +28,9 @@ def functional_compiled(
     boxed: Any = import_module("torch._inductor.utils").BoxedBool
     fakes_of, shapes, _ = tracers()
     mode = fakes_of(allow_non_fake_inputs=True, shape_env=shapes(), static_shapes=True)
-    fakes = [mode.from_tensor(tensor, static_shapes=True) for tensor in inputs]
+    # A tensor that is given twice is two inputs: the next call may have two tensors there, and of
+    # one object torch makes one fake.
+    fakes = [mode.from_tensor(tensor.detach(), static_shapes=True) for tensor in inputs]
     with guards.tracing(guards.TracingContext(mode)), _spelled_out_on_the_way(home, mode, fakes):
         found: Any = home.compile_fx_inner(
             module, fakes, is_inference=True, cpp_wrapper=True, cudagraphs=boxed(False)
