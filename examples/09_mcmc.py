@@ -47,17 +47,24 @@ class Centred(Module):
             return pyro.sample("effect", dist.Normal(theta, error), obs=effect)
 
 
-class NonCentred(Centred):
+class NonCentred(Module):
     """The same distribution: the effects are deterministic, given draws in units of `tau`."""
 
+    mu = PyroSample(dist.Normal(0.0, 5.0))
+    tau = PyroSample(dist.HalfCauchy(5.0))
     z = PyroSample(dist.Normal(0.0, 1.0).expand([8]).to_event(1))
 
     @PyroSample
     def theta(self) -> Prior:
         return self.mu + self.tau * self.z
 
+    def forward(self, error: Tensor, effect: Tensor | None = None) -> Tensor:
+        theta = self.theta
+        with pyro.plate("schools", len(error)):
+            return pyro.sample("effect", dist.Normal(theta, error), obs=effect)
 
-def run(model: Centred) -> MCMCResult:
+
+def run(model: Centred | NonCentred) -> MCMCResult:
     """The chains of a form, and what they say of themselves."""
     mcmc = MCMC(NUTS(model), num_warmup=WARMUP, num_samples=DRAWS, num_chains=CHAINS)
     result = mcmc.run(random.key(0), ERROR, EFFECT)
