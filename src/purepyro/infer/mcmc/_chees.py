@@ -46,7 +46,7 @@ class ChEES(TrajectoryKernel[P], Carried):
         target_accept_prob: What the harmonic mean of acceptance rates over the chains is to be.
         max_num_steps: How many leapfrogs a trajectory has at most.
 
-    Source: Hoffman, Radul and Sountsov 2021, "An Adaptive-MCMC Scheme for RunConfig Trajectory
+    Source: Hoffman, Radul and Sountsov 2021, "An Adaptive-MCMC Scheme for Setting Trajectory
     Lengths in Hamiltonian Monte Carlo".
 
     Examples:
