@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from purepyro import jit
 from purepyro._compat._tracing import graph_of
 from purepyro._compile.passes._exact import with_exact_operations
 
@@ -70,3 +71,27 @@ def test_what_inductor_does_rightly_stays() -> None:
     before = [(node.target, node.args) for node in module.graph.nodes]
     with_exact_operations(module.graph)
     assert before == [(node.target, node.args) for node in module.graph.nodes]
+
+
+@pytest.mark.compiled
+def test_constants_are_rounded_as_torch_rounds_them() -> None:
+    """A number that became a tensor has that tensor's digits, whatever it is converted to."""
+    functions: tuple[Callable[[Tensor], Tensor], ...] = (
+        lambda x: x.double() * torch.full((3,), 0.7).double(),
+        lambda x: torch.full_like(x, 0.7).double(),
+        lambda x: x.double() + torch.scalar_tensor(0.7).double(),
+        lambda x: x.new_full((3,), 0.7).double(),
+        lambda x: torch.full((3,), 0.7, dtype=torch.bfloat16).float() + x,
+        lambda x: (torch.ones(3) * 0.7).double() + x,
+        lambda x: (torch.zeros(3) + 0.7).double() * x,
+        lambda x: torch.zeros(3).fill_(0.7).double() + x,
+        lambda x: (x * 1.4) % 0.7,
+    )
+
+    @jit
+    def all_of(x: Tensor) -> list[Tensor]:
+        return [function(x) for function in functions]
+
+    x = torch.ones(3)
+    for found, function in zip(all_of(x), functions, strict=True):
+        assert torch.equal(found, function(x))

@@ -3,7 +3,8 @@ r"""Operations that Inductor computes in another way than torch, written so that
 Its quotient rounded down is the quotient's floor, one too many at ``21 // 0.3``; its remainder is
 $a - b \lfloor a / b \rfloor$, far off for a large quotient; its error function on the CPU has
 an absolute error of 1e-7, and so none of the digits of ``erf(1e-7)``; zero times a tensor is zero,
-also where that is nan.
+also where that is nan; and it computes with constants in full precision, such as 0.7 in
+``torch.full((), 0.7).double()``, where torch has rounded them.
 """
 
 from __future__ import annotations
@@ -30,8 +31,14 @@ def with_exact_operations(graph: fx.Graph) -> None:
     """Replace the operations whose results would not be torch's."""
     for node in list(graph.nodes):
         value = value_of(node)
+        if not isinstance(value, Tensor) or not _is_inexact(value):
+            continue
+        if node.target in _FILLS:
+            _round_scalars(node, value.dtype)
+        elif node.target in _WITH_SCALAR:  # halves are computed with as floats
+            _round_scalars(node, _computed_in(value))
         rule = _RULES.get(node.target)
-        if rule is None or not isinstance(value, Tensor) or not _is_inexact(value):
+        if rule is None:
             continue
         with graph.inserting_before(node):
             found = rule(partial(_call, graph, value), node)
@@ -40,6 +47,36 @@ def with_exact_operations(graph: fx.Graph) -> None:
             node.replace_all_uses_with(found)
             graph.erase_node(node)
 
+
+def _round_scalars(node: fx.Node, dtype: torch.dtype) -> None:
+    """Let the Python floats among a node's arguments be what they are in a dtype."""
+    node.args = tuple(_rounded(arg, dtype) if isinstance(arg, float) else arg for arg in node.args)
+
+
+def _rounded(number: float, dtype: torch.dtype) -> float:
+    return torch.tensor(number, dtype=dtype).item() if dtype.is_floating_point else number
+
+
+def _computed_in(value: Tensor) -> torch.dtype:
+    """The dtype in which torch computes elements of such a result."""
+    return torch.float32 if value.dtype.itemsize < 4 else value.dtype
+
+
+# Operations that make a tensor of a number, and those that take one besides a tensor.
+_FILLS = frozenset(
+    {
+        aten.full.default,
+        aten.full_like.default,
+        aten.scalar_tensor.default,
+        aten.fill.Scalar,
+        aten.new_full.default,
+    }
+)
+_WITH_SCALAR = frozenset(
+    getattr(getattr(aten, name), overload)
+    for name in ("add", "sub", "mul", "div")
+    for overload in ("Tensor", "Scalar")
+)
 
 Call: TypeAlias = Callable[..., fx.Node]
 
@@ -171,16 +208,18 @@ def _as_tensor(call: Call, arg: object, value: Tensor) -> fx.Node:
     """An operand in the result's dtype, to which torch rounds a Python number here."""
     if isinstance(arg, fx.Node):
         return arg
-    found = call(aten.scalar_tensor.default, arg, dtype=value.dtype, device=value.device)
+    rounded = _rounded(arg, value.dtype) if isinstance(arg, float) else arg
+    found = call(aten.scalar_tensor.default, rounded, dtype=value.dtype, device=value.device)
     found.meta["val"] = value.new_empty(())
     return found
 
 
 def _wide(call: Call, arg: object, value: Tensor) -> fx.Node:
     """An operand as a tensor, in which the operation is computed: half as wide floats as floats."""
-    kind = torch.float32 if value.dtype.itemsize < 4 else value.dtype
+    kind = _computed_in(value)
     if not isinstance(arg, fx.Node):
-        return call(aten.scalar_tensor.default, arg, dtype=kind, device=value.device)
+        rounded = _rounded(arg, kind) if isinstance(arg, float) else arg
+        return call(aten.scalar_tensor.default, rounded, dtype=kind, device=value.device)
     if value_of(arg).dtype is kind:
         return arg
     return call(TO_COPY, arg, dtype=kind)
