@@ -149,7 +149,8 @@ def test_summed_out_sites_leave_the_posterior_right() -> None:
 @pytest.mark.slow
 def test_warm_up_finds_step_size_and_mass() -> None:
     # 16 chains, 300 transitions of warm-up, of which the last window has 150: the mean acceptance
-    # within 0.06 of its target, the inverse mass within 20 % of the variances in the mean.
+    # of 20 draws within 0.02 of NumPyro's (0.924 and 0.928 at two seeds, for the same target: the
+    # averaged step is shorter than what meets it), the inverse mass within 20 % of the variances.
     scale = torch.tensor([0.4, 1.0, 2.5])
 
     def model() -> None:
@@ -158,7 +159,7 @@ def test_warm_up_finds_step_size_and_mass() -> None:
     kernel = NUTS(model, target_accept_prob=0.85)
     result = MCMC(kernel, 300, 20, 16, compiled=False).run(KEY)
     own = result.state.adaptation
-    assert abs(float(result.stats["acceptance_rate"].mean()) - 0.85) < 0.06
+    assert abs(float(result.stats["acceptance_rate"].mean()) - 0.926) < 0.02
     ratio = own.inverse_mass.mean(0) / scale.square()
     assert bool(((ratio > 0.8) & (ratio < 1.2)).all())
     assert torch.equal(result.stats["step_size"], own.step_size.unsqueeze(-1).expand(16, 20))

@@ -33,7 +33,8 @@ class ChEES(TrajectoryKernel[P], Carried):
     All chains take as many leapfrogs in a transition, so none waits and there is no tree to build:
     the sampler for 64 chains and more. Lengths are jittered by a Halton sequence; their scale
     ascends the change in the estimator of the expected square (ChEES) in warm-up, step size and
-    mass matrix are pooled as well. A chain alone learns no length.
+    mass matrix are pooled as well. A chain alone learns no length. The scale starts at
+    ``step_size`` and changes by some 2.5 % in a transition: start near it, or warm up for hundreds.
 
     Attributes:
         model: Any model that ``apply`` takes.
